@@ -1,0 +1,121 @@
+# `make book` and `make test` need Python 3.11 to 3.13, make and a package index. README.md says what they do.
+
+VENV := .venv
+PYTHON ?= python3.11 python3.12 python3.13 python3
+EXTRAS := pocket,book,test
+NOTEBOOKS := notebooks $(wildcard coursework)
+CELL_TIMEOUT := 600
+
+BUILD := _build
+PY := $(VENV)/bin/python
+INSTALLED := $(VENV)/.installed
+LIBRARY_SOURCES := clasp_lib pyproject.toml constraints.txt
+BOOK_SOURCES := $(LIBRARY_SOURCES) $(NOTEBOOKS) book _config.yml _toc.yml
+
+# Datasets and features of the notebooks, beside the pages that they make. `make clean` removes both.
+export CLASP_CACHE ?= $(abspath $(BUILD))/cache
+# The kernel of a notebook is this environment's, whatever kernels the user has registered.
+export JUPYTER_PATH := $(abspath $(VENV))/share/jupyter
+export JUPYTER_PREFER_ENV_PATH := 1
+export TOKENIZERS_PARALLELISM := false
+# Packages from outside the environment would hide a missing dependency.
+export PYTHONNOUSERSITE := 1
+unexport PYTHONPATH PYTHONHOME PIP_USER PIP_TARGET PIP_PREFIX
+
+.DEFAULT_GOAL := help
+.PHONY: help install book test test-all lint unit lab bench repository clean FORCE
+.NOTPARALLEL:
+
+help:
+	@echo "make book        install, run the notebooks, build the pages into $(BUILD)/html"
+	@echo "make test        lint, unit tests, notebooks; builds the book first if it is stale"
+	@echo "make test-all    the same with the slow tests"
+	@echo "make lab         open the notebooks in JupyterLab"
+	@echo "make bench       run the benchmarks, side by side"
+	@echo "make clean       remove what was built; the environment stays in $(VENV)"
+	@echo "make repository URL=https://github.com/name/repository    set the public address"
+
+# Installing ------------------------------------------------------------------------------------------------------
+
+$(PY):
+	@for python in $(PYTHON); do \
+	  if "$$python" -c 'import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null; then \
+	    echo "Creating $(VENV) with $$("$$python" --version)"; \
+	    exec "$$python" -m venv --clear "$(VENV)"; \
+	  fi; \
+	done; \
+	echo "No Python 3.11, 3.12 or 3.13 with venv among: $(PYTHON)." >&2; \
+	echo "Install one (Debian, Ubuntu: apt-get install python3-venv), or name it: make book PYTHON=/path/to/python3.12" >&2; \
+	exit 1
+
+$(INSTALLED): pyproject.toml constraints.txt | $(PY)
+	$(PY) -m pip install --upgrade -c constraints.txt pip
+	$(PY) -m pip install -c constraints.txt -e '.[$(EXTRAS)]'
+	@touch $@
+
+install: $(INSTALLED)
+
+# The book --------------------------------------------------------------------------------------------------------
+# A fingerprint file changes only when the contents of its sources do, so that a second run has nothing to do.
+
+$(BUILD)/.library: FORCE | $(INSTALLED)
+	@$(PY) book/fingerprint.py $@ $(LIBRARY_SOURCES)
+
+$(BUILD)/.book-sources: FORCE | $(INSTALLED)
+	@$(PY) book/fingerprint.py $@ $(BOOK_SOURCES)
+
+$(BUILD)/.notebook-sources: FORCE | $(INSTALLED)
+	@$(PY) book/fingerprint.py $@ $(LIBRARY_SOURCES) $(NOTEBOOKS)
+
+# An unchanged notebook is not executed again, unless the library below it has changed.
+$(BUILD)/.fresh-caches: $(BUILD)/.library
+	@rm -rf $(BUILD)/.jupyter_cache $(BUILD)/cache
+	@touch $@
+
+# --all: Sphinx would not read a page again that failed in the last build, and would miss its warning.
+$(BUILD)/html/.built: $(BUILD)/.book-sources $(BUILD)/.fresh-caches
+	@rm -rf $(BUILD)/html
+	$(VENV)/bin/jupyter-book build . -W -n --keep-going --all \
+	  || { find $(BUILD)/html/reports -name '*.log' -exec cat {} + 2>/dev/null; exit 1; }
+	@touch $@
+
+book: $(BUILD)/html/.built
+	@$(PY) book/times.py $(BUILD)/.jupyter_cache
+	@echo "The book is in $(BUILD)/html/index.html"
+
+# Checking --------------------------------------------------------------------------------------------------------
+
+test: lint $(BUILD)/html/.built unit $(BUILD)/.notebooks-checked
+
+test-all: MARKERS := -m "slow or not slow"
+test-all: test
+
+lint: $(INSTALLED)
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+	$(VENV)/bin/codespell
+
+unit: $(BUILD)/html/.built
+	$(PY) -m pytest $(MARKERS)
+
+$(BUILD)/.notebooks-checked: $(BUILD)/.notebook-sources $(BUILD)/.fresh-caches
+	$(PY) -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=$(CELL_TIMEOUT) --durations=10 $(NOTEBOOKS)
+	@touch $@
+
+# Working ---------------------------------------------------------------------------------------------------------
+
+lab: $(INSTALLED)
+	$(PY) -m jupyterlab
+
+bench: $(INSTALLED)
+	@for script in $(wildcard benchmarks/*.py); do echo "== $$script"; $(PY) "$$script" || exit 1; done
+
+repository: | $(PY)
+	@$(PY) book/repository.py "$(URL)"
+
+clean:
+	rm -rf $(BUILD) build dist .pytest_cache .mypy_cache .ruff_cache
+	find . -path ./$(VENV) -prune -o \( -name __pycache__ -o -name .ipynb_checkpoints \) -type d -exec rm -rf {} +
+
+FORCE:

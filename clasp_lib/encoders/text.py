@@ -1,0 +1,59 @@
+"""Text to vector: a frozen sentence encoder, whose space is the one that speech is mapped into."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from clasp_lib.encoders.checkpoints import resolve
+from clasp_lib.errors import CheckpointError, TextError
+
+
+class TextEncoder:
+    """Any sentence-transformers model; vectors are L2-normalised.
+
+    Args:
+        name: "all-MiniLM-L6-v2", a local folder, or a hub id such as "sentence-transformers/LaBSE".
+        device: the GPU where there is one if not given.
+
+    Raises:
+        CheckpointError: no such checkpoint.
+    """
+
+    def __init__(self, name: str, *, device: str | torch.device | None = None) -> None:
+        from sentence_transformers import SentenceTransformer
+
+        self.name = name
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        try:
+            self._model = SentenceTransformer(resolve(name), device=str(self.device)).eval()
+        except (OSError, ValueError, KeyError) as error:
+            if isinstance(error, CheckpointError):
+                raise
+            raise CheckpointError(f"{name}: cannot be loaded as a sentence encoder ({error}).") from error
+        dimension = self._model.get_embedding_dimension()
+        if dimension is None:
+            raise CheckpointError(f"{name}: does not say how wide its vectors are.")
+        self.dimension: int = dimension
+
+    @property
+    def parameters(self) -> int:
+        """Number of weights."""
+        return sum(p.numel() for p in self._model.parameters())
+
+    def encode(self, texts: Sequence[str], batch_size: int = 64, show_progress_bar: bool = False) -> np.ndarray:
+        """Texts to float32 vectors `(n, dimension)`, L2-normalised.
+
+        Raises:
+            TextError: a text is empty or not a string; the message gives its position.
+        """
+        for position, text in enumerate(texts):
+            if not isinstance(text, str) or not text.strip():
+                raise TextError(f"text number {position} is {text!r}; give a string with something in it.")
+        if len(texts) == 0:
+            return np.zeros((0, self.dimension), np.float32)
+        return self._model.encode(
+            list(texts), batch_size=batch_size, show_progress_bar=show_progress_bar, normalize_embeddings=True
+        ).astype(np.float32)

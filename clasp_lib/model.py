@@ -1,0 +1,248 @@
+"""CLASP: three frozen encoders and a trained fusion behind `encode_speech` and `encode_text`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from huggingface_hub import ModelHubMixin, hf_hub_download
+from tqdm import tqdm
+
+from clasp_lib.audio import AudioItem, describe, load_audio
+from clasp_lib.encoders import SpectrogramEncoder, SpeechEncoder, TextEncoder
+from clasp_lib.encoders.checkpoints import pocket_folder
+from clasp_lib.errors import AudioError, CheckpointError, ClaspError
+from clasp_lib.fusion import Fusion, build_fusion
+
+SHIPPED = {"pocket": "concatenation", "pocket-concatenation": "concatenation", "pocket-gating": "gating"}
+"""Models that travel inside the package, and their folders under `clasp_lib/pocket`."""
+
+_CONFIG, _WEIGHTS = "config.json", "model.safetensors"
+_CHUNK = 512  # clips decoded at once: bounds the memory of a long list of paths
+
+
+class CLASP(
+    ModelHubMixin,
+    library_name="clasp-lib",
+    tags=["speech-retrieval", "speech-text", "clasp"],
+    pipeline_tag="feature-extraction",
+    license="mit",
+):
+    """Speech and text in one space.
+
+        model = CLASP.from_pretrained("pocket")
+        speech = model.encode_speech(["one.flac", "two.mp3"])
+        text = model.encode_text(["a query"])
+        model.similarity(text, speech)
+
+    Args:
+        fusion: the trained part.
+        speech_encoder, spectrogram_encoder, text_encoder: frozen; saved by name, not by weight.
+        fusion_name: the fusion's name in `clasp_lib.fusion.FUSIONS`.
+
+    Raises:
+        ClaspError: the widths of fusion and encoders do not fit.
+    """
+
+    def __init__(
+        self,
+        fusion: Fusion,
+        speech_encoder: SpeechEncoder,
+        spectrogram_encoder: SpectrogramEncoder,
+        text_encoder: TextEncoder,
+        fusion_name: str,
+    ) -> None:
+        widths = {
+            "speech_width": speech_encoder.dimension,
+            "picture_width": spectrogram_encoder.dimension,
+            "width": text_encoder.dimension,
+        }
+        if fusion.config != widths:
+            raise ClaspError(f"the fusion was built for {fusion.config}, the encoders give {widths}.")
+        self.fusion, self.fusion_name = fusion.eval(), fusion_name
+        self.speech_encoder, self.spectrogram_encoder, self.text_encoder = (
+            speech_encoder,
+            spectrogram_encoder,
+            text_encoder,
+        )
+        self.dimension = text_encoder.dimension
+        self.device = speech_encoder.device
+        self.fusion.to(self.device)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What `save_pretrained` writes beside the weights."""
+        return {
+            "model_type": "clasp",
+            "fusion": self.fusion_name,
+            "fusion_config": self.fusion.config,
+            "speech_encoder": self.speech_encoder.name,
+            "speech_layer": self.speech_encoder.layer,
+            "spectrogram_encoder": self.spectrogram_encoder.name,
+            "text_encoder": self.text_encoder.name,
+        }
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Changes whenever a weight of the fusion or the name of an encoder does; an index remembers it."""
+        digest = hashlib.sha256(json.dumps(self.config, sort_keys=True).encode())
+        for name, tensor in sorted(self.fusion.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()[:32]
+
+    def encode_speech(
+        self,
+        items: Sequence[AudioItem],
+        sampling_rate: int = 16_000,
+        batch_size: int = 16,
+        show_progress_bar: bool | None = None,
+    ) -> np.ndarray:
+        """Recordings to L2-normalised float32 vectors `(n, dimension)`, in the order given.
+
+        A clip's vector does not depend on the other clips of its batch.
+
+        Args:
+            items: paths, 1-D arrays at `sampling_rate` Hz, `{"array", "sampling_rate"}` or `{"bytes", "path"}`, mixed
+                at will.
+            show_progress_bar: None shows one for more than two batches.
+
+        Raises:
+            AudioError: an item is missing, damaged, silent, too short or too long; the message names it.
+        """
+        if isinstance(items, str | Path | dict) or (isinstance(items, np.ndarray) and items.ndim != 2):
+            raise AudioError(f"{describe(items)}: encode_speech takes a list of recordings. Wrap it: [item].")
+        _check_batch_size(batch_size)
+        vectors = np.zeros((len(items), self.dimension), np.float32)
+        show = len(items) > 2 * batch_size if show_progress_bar is None else show_progress_bar
+        with tqdm(total=len(items), desc="speech", unit="clip", disable=not show) as bar:
+            for start in range(0, len(items), _CHUNK):
+                chunk = items[start : start + _CHUNK]
+                waves = [
+                    load_audio(item, self.speech_encoder.sampling_rate, source_rate=sampling_rate) for item in chunk
+                ]
+                for item, wave in zip(chunk, waves, strict=True):
+                    if len(wave) < self.speech_encoder.min_samples:
+                        raise AudioError(
+                            f"{describe(item)}: lasts {len(wave) / self.speech_encoder.sampling_rate:.3f} s, less than "
+                            f"one frame of {self.speech_encoder.name}."
+                        )
+                vectors[start : start + len(chunk)] = self._encode_waves(waves, batch_size)
+                bar.update(len(chunk))
+        return vectors
+
+    def encode_text(
+        self, texts: Sequence[str], batch_size: int = 64, show_progress_bar: bool | None = None
+    ) -> np.ndarray:
+        """Texts to L2-normalised float32 vectors `(m, dimension)`.
+
+        Raises:
+            TextError: a text is empty or not a string.
+        """
+        if isinstance(texts, str):
+            raise ClaspError(f"encode_text takes a list of texts. Wrap it: [{texts!r}].")
+        _check_batch_size(batch_size)
+        show = len(texts) > 2 * batch_size if show_progress_bar is None else show_progress_bar
+        return self.text_encoder.encode(list(texts), batch_size, show)
+
+    def similarity(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """Cosine of each row of `a` (m, d) with each row of `b` (n, d): float32 (m, n).
+
+        Raises:
+            ClaspError: the vectors are not of this model's width.
+        """
+        for name, vectors in (("first", a), ("second", b)):
+            if np.ndim(vectors) != 2 or np.shape(vectors)[1] != self.dimension:
+                raise ClaspError(
+                    f"{name} argument of similarity: has shape {np.shape(vectors)}; expected (n, {self.dimension})."
+                )
+        return (_unit(a) @ _unit(b).T).astype(np.float32)
+
+    @torch.inference_mode()
+    def _encode_waves(self, waves: list[np.ndarray], batch_size: int) -> np.ndarray:
+        speech = torch.from_numpy(self.speech_encoder.encode(waves, batch_size)).to(self.device)
+        picture = torch.from_numpy(self.spectrogram_encoder.encode(waves, batch_size)).to(self.device)
+        return _unit(self.fusion(speech, picture).float().cpu().numpy())
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        from safetensors.torch import save_file
+
+        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.fusion.state_dict().items()}
+        save_file(weights, save_directory / f"{_WEIGHTS}.tmp", metadata={"format": "pt"})
+        os.replace(save_directory / f"{_WEIGHTS}.tmp", save_directory / _WEIGHTS)
+        (save_directory / f"{_CONFIG}.tmp").write_text(json.dumps(self.config, indent=2) + "\n", encoding="utf-8")
+        os.replace(save_directory / f"{_CONFIG}.tmp", save_directory / _CONFIG)
+
+    @classmethod
+    def from_pretrained(  # type: ignore[override]
+        cls,
+        name: str | Path,
+        *,
+        device: str | torch.device | None = None,
+        revision: str | None = None,
+        cache_dir: str | Path | None = None,
+        force_download: bool = False,
+        local_files_only: bool = False,
+        token: str | bool | None = None,
+    ) -> CLASP:
+        """Load one of `SHIPPED` ("pocket" is the default), a folder that `save_pretrained` wrote, or a hub id.
+
+        Args:
+            device: where all parts run; the GPU where there is one if not given. The rest is the hub's.
+
+        Raises:
+            CheckpointError: nothing there, or not a CLASP model.
+        """
+        from safetensors.torch import load_file
+
+        folder = pocket_folder(SHIPPED[str(name)]) if name in SHIPPED else Path(name)
+        if folder.is_dir():
+            files = {file: folder / file for file in (_CONFIG, _WEIGHTS)}
+        else:
+            try:
+                options: Any = {
+                    "revision": revision,
+                    "cache_dir": cache_dir,
+                    "force_download": force_download,
+                    "token": token,
+                }
+                files = {
+                    file: Path(hf_hub_download(str(name), file, local_files_only=local_files_only, **options))
+                    for file in (_CONFIG, _WEIGHTS)
+                }
+            except (OSError, ValueError) as error:
+                raise CheckpointError(
+                    f"{name}: is neither one of {', '.join(SHIPPED)}, nor a folder, nor a model on the hub "
+                    f"with {_CONFIG} and {_WEIGHTS} "
+                    f"({error})."
+                ) from error
+        try:
+            config = json.loads(files[_CONFIG].read_text("utf-8"))
+            fusion = build_fusion(config["fusion"], **config["fusion_config"])
+            fusion.load_state_dict(load_file(files[_WEIGHTS]))
+            speech = SpeechEncoder(config["speech_encoder"], layer=config["speech_layer"], device=device)
+            picture = SpectrogramEncoder(config["spectrogram_encoder"], device=device)
+            text = TextEncoder(config["text_encoder"], device=device)
+        except ClaspError:
+            raise
+        except Exception as error:  # json, safetensors and torch each raise their own kinds
+            raise CheckpointError(f"{name}: is not a CLASP model that can be loaded ({error}).") from error
+        return cls(fusion, speech, picture, text, config["fusion"])
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    """Rows of length one."""
+    vectors = np.asarray(vectors, dtype=np.float32)
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
+
+
+def _check_batch_size(batch_size: int) -> None:
+    if not isinstance(batch_size, int) or batch_size < 1:
+        raise ClaspError(f"batch_size is {batch_size!r}; give a whole number of at least 1.")

@@ -1,0 +1,108 @@
+"""Every figure of the book, in one style: colour-blind safe, readable on white and in dark mode."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from clasp_lib.audio import SAMPLING_RATE
+from clasp_lib.encoders.spectrogram import HOP, log_mel
+from clasp_lib.errors import MissingDependencyError
+from clasp_lib.evaluation import RetrievalReport
+from clasp_lib.training import History
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def category_chart(categories: Sequence[str]) -> Figure:
+    """Sentences in each category, largest first (after the paper's figure 4)."""
+    plt, sns = _style()
+    names, counts = np.unique(np.asarray(categories), return_counts=True)
+    order = np.argsort(-counts)
+    figure, axes = plt.subplots(figsize=(7, 4.2))
+    labels = [names[i].replace("_", " ") for i in order]
+    sns.barplot(x=counts[order], y=labels, color=_COLOURS[0], ax=axes)
+    axes.bar_label(axes.containers[0], padding=3, fontsize=9)
+    axes.set(xlabel="sentences", ylabel="")
+    return figure
+
+
+def waveform_and_spectrogram(samples: np.ndarray, title: str) -> Figure:
+    """A clip at 16 kHz, as the speech encoder and as the picture encoder get it."""
+    plt, _ = _style()
+    seconds = len(samples) / SAMPLING_RATE
+    figure, (top, bottom) = plt.subplots(
+        2, 1, figsize=(7, 4.2), sharex=True, height_ratios=(1, 2), layout="constrained"
+    )
+    top.plot(np.arange(len(samples)) / SAMPLING_RATE, samples, linewidth=0.4, color=_COLOURS[0])
+    top.set(ylabel="amplitude", title=title)
+    mel = log_mel(samples).numpy()
+    extent = (0, mel.shape[1] * HOP / SAMPLING_RATE, 0, mel.shape[0])
+    image = bottom.imshow(mel, origin="lower", aspect="auto", extent=extent, cmap="cividis")
+    bottom.set(xlabel="seconds", ylabel="mel band", xlim=(0, seconds))
+    bottom.grid(False)
+    figure.colorbar(image, ax=bottom, label="dB", pad=0.01)
+    return figure
+
+
+def learning_curves(histories: Mapping[str, History]) -> Figure:
+    """Training loss and validation MRR over epochs, one line a run; a dot marks the weights that were kept."""
+    plt, _ = _style()
+    figure, panels = plt.subplots(1, 2, figsize=(8, 3.4), layout="constrained")
+    for (name, history), colour, dash in zip(histories.items(), _COLOURS, _DASHES, strict=False):
+        epochs = [row["epoch"] for row in history.rows]
+        for axes, column in zip(panels, ("loss", "mrr"), strict=True):
+            axes.plot(epochs, [row[column] for row in history.rows], color=colour, linestyle=dash, label=name)
+        best = history.rows[history.best_epoch - 1]
+        panels[1].plot(best["epoch"], best["mrr"], "o", color=colour)
+    panels[0].set(xlabel="epoch", ylabel="training loss")
+    panels[1].set(xlabel="epoch", ylabel="validation MRR", ylim=(0, 1))
+    panels[1].legend()
+    return figure
+
+
+def interval_chart(reports: Mapping[str, RetrievalReport], measure: str = "hits_at_1", label: str = "HITS@1") -> Figure:
+    """One measure of several systems, with 95% intervals."""
+    plt, _ = _style()
+    figure, axes = plt.subplots(figsize=(7, 0.55 * len(reports) + 1.2), layout="constrained")
+    for row, (_name, report) in enumerate(reports.items()):
+        value, low, high = getattr(report, measure)
+        axes.errorbar(value, row, xerr=[[value - low], [high - value]], fmt="o", capsize=4, color=_COLOURS[row % 2])
+    axes.set_yticks(range(len(reports)), list(reports))
+    axes.invert_yaxis()
+    chance = next(iter(reports.values())).chance
+    if measure.startswith("hits_at_1"):
+        axes.axvline(chance, linestyle=":", color="0.4")
+        axes.set_xlim(left=0)
+    axes.set(xlabel=f"{label}, 95% interval")
+    return figure
+
+
+def similarity_heatmap(similarity: np.ndarray, rows: Sequence[str], columns: Sequence[str]) -> Figure:
+    """Cosines of texts (rows) and clips (columns)."""
+    plt, sns = _style()
+    figure, axes = plt.subplots(figsize=(7, 0.45 * len(rows) + 1.8), layout="constrained")
+    sns.heatmap(similarity, annot=True, fmt=".2f", cmap="cividis", xticklabels=columns, yticklabels=rows, ax=axes)
+    axes.tick_params(axis="x", rotation=0)
+    return figure
+
+
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")  # Okabe and Ito
+_DASHES = ("-", "--", "-.", ":", "-", "--")
+
+
+def _style():
+    """pyplot and seaborn, with the book's theme on; they are only imported when something is drawn."""
+    try:
+        import matplotlib.pyplot as plt
+        import seaborn as sns
+    except ImportError as error:
+        raise MissingDependencyError(
+            "figures need matplotlib and seaborn. Run: pip install 'clasp-lib[book]'"
+        ) from error
+    sns.set_theme(context="notebook", style="whitegrid", palette=list(_COLOURS), font_scale=0.9)
+    plt.rcParams |= {"figure.dpi": 110, "savefig.facecolor": "white", "figure.facecolor": "white"}
+    return plt, sns

@@ -1,0 +1,194 @@
+"""Sentences to speech.
+
+`Synthesizer` is the whole interface: an engine that turns a text and a voice into samples. `ESpeak` is the one that
+needs neither a network nor a GPU; another engine is one class with one method.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import sys
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from clasp_lib.audio import resample
+from clasp_lib.errors import ClaspError, MissingDependencyError, TextError
+
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Voice:
+    """One way of speaking.
+
+    Attributes:
+        accent: the engine's language code, such as "en-us".
+        variant: the engine's speaker, such as "f3"; a variant belongs to one split only.
+        rate: speed in words a minute.
+        pitch: 0 (low) to 100 (high); 50 is the speaker's own.
+    """
+
+    accent: str
+    variant: str
+    rate: int = 175
+    pitch: int = 50
+
+    @property
+    def name(self) -> str:
+        """Accent and speaker, e.g. "en-us+f3": what must not be shared between splits."""
+        return f"{self.accent}+{self.variant}"
+
+
+class Synthesizer(Protocol):
+    """An engine that speaks. Implementations must be picklable, so that a pool of processes can share the work."""
+
+    sampling_rate: int
+
+    def synthesize(self, text: str, voice: Voice) -> np.ndarray:
+        """Return float32 samples in [-1, 1], shape `(samples,)`, at `sampling_rate` Hz."""
+        ...
+
+
+ACCENTS = ("en-us", "en-us-nyc", "en", "en-gb-x-rp", "en-gb-scotland", "en-gb-x-gbcwmd", "en-gb-x-gbclan", "en-029")
+"""The accents of English that eSpeak NG knows ("en" is British)."""
+
+VARIANTS: dict[Split, tuple[str, ...]] = {
+    "train": (
+        *("m1", "m2", "m4", "m5", "m6", "m8", "f1", "f3", "f5", "klatt", "klatt3", "klatt5", "klatt6"),
+        *("Alex", "Alicia", "Andy", "Denis", "Diogo", "Gene", "Hugo", "Jacky", "Lee", "Mario", "Michael", "Nguyen"),
+        *("adam", "anika", "antonio", "belinda", "benjamin", "boris", "ed", "edward", "gustave"),
+        *("iven", "iven2", "iven4", "john", "kaukovalta", "linda", "marcelo", "michel", "mike2", "norbert", "pablo"),
+        *("paul", "quincy", "rob", "sandro", "steph", "steph3", "travis", "victor", "whisper"),
+    ),
+    "validation": ("m7", "f2", "klatt2", "Annie", "david", "grandma", "max", "shelby", "zac"),
+    "test": (
+        "m3",
+        "f4",
+        "klatt4",
+        "Andrea",
+        "Henrique",
+        "Mike",
+        "aunty",
+        "ian",
+        "iven3",
+        "miguel",
+        "pedro",
+        "robert",
+        "steph2",
+    ),
+}
+"""The speakers of eSpeak NG, dealt once and for all to the three splits (robots, effects and croaks are left out,
+and so are the two whose sound differs from one call to the next, Reed and caleb)."""
+
+
+def draw_voices(split: Split, n: int, seed: int = 0) -> list[Voice]:
+    """Draw `n` voices of a split: accent, speaker, rate (140 to 210 words a minute) and pitch (30 to 70).
+
+    Speakers are dealt in shuffled rounds, so that each occurs about equally often. Same arguments, same voices.
+    """
+    rng = np.random.default_rng([seed, SPLITS.index(split)])
+    speakers = VARIANTS[split]
+    rounds = [rng.permutation(len(speakers)) for _ in range(-(-n // len(speakers)))]
+    order = np.concatenate(rounds)[:n] if rounds else np.zeros(0, int)
+    return [
+        Voice(
+            accent=ACCENTS[rng.integers(len(ACCENTS))],
+            variant=speakers[speaker],
+            rate=int(rng.integers(140, 211)),
+            pitch=int(rng.integers(30, 71)),
+        )
+        for speaker in order
+    ]
+
+
+class ESpeak:
+    """eSpeak NG, a formant synthesizer: small, quick (hundreds of times faster than speech), 100 languages.
+
+    The engine comes with the wheel `espeakng-loader` (extra `[pocket]`). The same text and voice give the same samples,
+    whatever was spoken before and in whichever process. Use a pool of processes, not threads: calls are serialised.
+
+    Raises:
+        MissingDependencyError: `espeakng-loader` is not installed.
+    """
+
+    def __init__(self, sampling_rate: int = 16_000) -> None:
+        if importlib.util.find_spec("espeakng_loader") is None:
+            raise MissingDependencyError("eSpeak NG is not installed. Run: pip install 'clasp-lib[pocket]'")
+        self.sampling_rate = sampling_rate
+
+    def synthesize(self, text: str, voice: Voice) -> np.ndarray:
+        """Speak `text`; see `Synthesizer`. Silence before and after the sentence is kept to 0.1 s.
+
+        Raises:
+            TextError: the text is empty or holds nothing that can be spoken.
+            ClaspError: the engine does not know the voice.
+        """
+        if not isinstance(text, str) or not any(ch.isalnum() for ch in text):
+            raise TextError(f"text {text!r}: holds no letter or digit, so there is nothing to speak.")
+        samples, rate = _speak(text, voice)
+        loud = np.flatnonzero(np.abs(samples) > 0.01 * np.abs(samples).max(initial=1e-9))
+        if len(loud) == 0:
+            raise TextError(f"text {text!r}: the voice {voice.name!r} makes no sound of it.")
+        margin = rate // 10
+        samples = samples[max(0, loud[0] - margin) : loud[-1] + margin]
+        return resample(samples, rate, self.sampling_rate)
+
+
+_LOCK = threading.Lock()
+_SYNCHRONOUS, _UTF8, _RATE, _PITCH = 2, 1, 1, 3  # constants of espeak-ng's speak_lib.h
+
+
+def _speak(text: str, voice: Voice) -> tuple[np.ndarray, int]:
+    """One utterance by a freshly loaded engine: float32 samples and their rate in Hz.
+
+    The C library keeps oscillators and noise running from one utterance to the next, so that a clip would depend on all
+    clips before it. Loading it anew (5 ms) and seeding its noise makes a clip a function of text and voice alone.
+    """
+    import espeakng_loader
+
+    data_folder = Path(espeakng_loader.get_data_path())
+    blocks: list[np.ndarray] = []
+
+    def collect(samples: Any, count: int, events: Any) -> int:
+        if samples and count > 0:
+            blocks.append(np.ctypeslib.as_array(samples, shape=(count,)).copy())
+        return 0
+
+    callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)(collect)
+    with _LOCK:
+        library = ctypes.CDLL(espeakng_loader.get_library_path())
+        try:
+            rate = library.espeak_Initialize(_SYNCHRONOUS, 0, str(data_folder.parent).encode(), 0)
+            if rate <= 0:
+                raise ClaspError(f"eSpeak NG cannot start from {data_folder}. Reinstall the package espeakng-loader.")
+            library.espeak_ng_SetRandSeed(ctypes.c_long(1))
+            # The engine falls back to a default speaker without a word, so the variant is checked here.
+            known = (data_folder / "voices" / "!v" / voice.variant).is_file()
+            if not known or library.espeak_SetVoiceByName(voice.name.encode()) != 0:
+                raise ClaspError(f"voice {voice.name!r}: eSpeak NG has no such accent or speaker.")
+            library.espeak_SetParameter(_RATE, voice.rate, 0)
+            library.espeak_SetParameter(_PITCH, voice.pitch, 0)
+            library.espeak_SetSynthCallback(callback)
+            data = text.encode("utf-8", "ignore") + b"\0"
+            library.espeak_Synth(data, ctypes.c_size_t(len(data)), 0, 0, 0, _UTF8, None, None)
+            library.espeak_Synchronize()
+        finally:
+            library.espeak_Terminate()
+            _unload(library)
+    samples = np.concatenate(blocks) if blocks else np.zeros(0, np.int16)
+    return samples.astype(np.float32) / 32768, rate
+
+
+def _unload(library: ctypes.CDLL) -> None:
+    import _ctypes
+
+    if sys.platform == "win32":
+        _ctypes.FreeLibrary(library._handle)
+    else:
+        _ctypes.dlclose(library._handle)
