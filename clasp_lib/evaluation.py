@@ -123,8 +123,10 @@ def compare(
     The interval is a percentile bootstrap over queries; the p-value a two-sided randomisation test that flips signs
     (Fisher 1935). `ids` are those of queries and candidates alike, and each occurs once.
     """
-    both = [per_query(rank_queries(v, candidate_vectors, ids, ids))[measure] for v in (first_vectors, second_vectors)]
-    difference = both[0] - both[1]  # (queries,)
+    values = [per_query(rank_queries(v, candidate_vectors, ids, ids)) for v in (first_vectors, second_vectors)]
+    if measure not in values[0]:
+        raise ClaspError(f"measure {measure!r} is not known. Choose from {', '.join(values[0])}.")
+    difference = values[0][measure] - values[1][measure]  # (queries,)
     rng = np.random.default_rng(seed)
     n = len(difference)
     means = np.array([difference[rng.integers(n, size=n)].mean() for _ in range(resamples)])

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from clasp_lib.audio import load_audio
 from clasp_lib.encoders import SpectrogramEncoder, SpeechEncoder, TextEncoder
+from clasp_lib.errors import DatasetError
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -62,10 +63,15 @@ def extract_features(
 
     Raises:
         AudioError, TextError: a clip or text cannot be encoded; what was finished before stays stored.
+        DatasetError: no clips, or a damaged shard.
     """
+    from safetensors import SafetensorError
     from safetensors.numpy import load_file, save_file
 
-    base = f"{_FORMAT}|{speech_encoder.name}|{speech_encoder.layer}|{spectrogram_encoder.name}|{text_encoder.name}"
+    if len(dataset) == 0:
+        raise DatasetError(f"{description}: the dataset holds no clips.")
+    encoders = (speech_encoder, spectrogram_encoder, text_encoder)
+    base = "|".join([_FORMAT, str(speech_encoder.layer), *(f"{encoder.name}|{encoder.digest}" for encoder in encoders)])
     parts: list[dict[str, np.ndarray]] = []
     known: dict[str, np.ndarray] = {}  # a sentence spoken in several voices is read once
     with tqdm(total=len(dataset), desc=description, unit="clip") as bar:
@@ -73,7 +79,10 @@ def extract_features(
             rows = dataset[start : start + SHARD]
             file = None if folder is None else Path(folder) / f"{_digest(base, rows)}.safetensors"
             if file is not None and file.is_file():
-                part = load_file(file)
+                try:
+                    part = load_file(file)
+                except (SafetensorError, OSError) as error:
+                    raise DatasetError(f"{file}: is damaged ({error}). Delete it; it is then made again.") from error
             else:
                 waves = [load_audio(audio, speech_encoder.sampling_rate) for audio in rows["audio"]]
                 part = {
@@ -84,8 +93,11 @@ def extract_features(
                 if file is not None:
                     file.parent.mkdir(parents=True, exist_ok=True)
                     unfinished = file.with_suffix(f".{os.getpid()}.tmp")
-                    save_file(part, unfinished)
-                    os.replace(unfinished, file)
+                    try:
+                        save_file(part, unfinished)
+                        os.replace(unfinished, file)
+                    finally:
+                        unfinished.unlink(missing_ok=True)
             known |= zip(rows["text"], part["text"], strict=True)
             parts.append(part)
             bar.update(len(rows["text"]))

@@ -185,8 +185,8 @@ class SpeechIndex:
             raise DatasetError(f"{folder}: has format {version}; this version reads {_FORMAT}. Build it again.")
         if fingerprint != model.fingerprint:
             raise DatasetError(f"{folder}: was built with another model. Load that model, or build the index again.")
-        if len(entries) != len(vectors) or vectors.shape[1:] != (model.dimension,):
-            raise DatasetError(f"{folder}: {len(entries)} entries and vectors of shape {vectors.shape} do not fit.")
+        if not isinstance(entries, list) or len(entries) != len(vectors) or vectors.shape[1:] != (model.dimension,):
+            raise DatasetError(f"{folder}: its entries and vectors of shape {vectors.shape} do not fit.")
         return cls(model, vectors, entries)
 
     def _nearest(self, vector: np.ndarray, k: int) -> Hits:

@@ -84,16 +84,17 @@ def _windows(recording: AudioItem, rate: int, window_s: float, hop_s: float) -> 
         blocks = stream_audio(recording, _BLOCK_SECONDS, rate)
     else:
         blocks = iter([load_audio(recording, rate, max_seconds=None)])
-    held, start, last_end = np.zeros(0, np.float32), 0, 0
+    held, before, start, last_end = np.zeros(0, np.float32), np.zeros(0, np.float32), 0, 0
     for block in blocks:
         held = np.concatenate([held, block])
         while len(held) >= window:
             yield start / rate, held[:window]
             last_end = start + window
-            held, start = held[hop:], start + hop
+            before, held, start = held[:hop], held[hop:], start + hop
     end = start + len(held)
-    if end > last_end and len(held):
-        yield start / rate, held
+    if end > last_end:
+        rest = np.concatenate([before, held])[-window:]
+        yield (end - len(rest)) / rate, rest
 
 
 def _overlap(a: Moment, b: Moment) -> float:

@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from tqdm import tqdm
 
 from clasp_lib.audio import AudioItem, describe, load_audio
 from clasp_lib.encoders import SpectrogramEncoder, SpeechEncoder, TextEncoder
-from clasp_lib.encoders.checkpoints import pocket_folder
+from clasp_lib.encoders.checkpoints import digest_of, pocket_folder
 from clasp_lib.errors import AudioError, CheckpointError, ClaspError
 from clasp_lib.fusion import Fusion, build_fusion
 
@@ -89,14 +88,12 @@ class CLASP(
             "text_encoder": self.text_encoder.name,
         }
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
-        """Changes whenever a weight of the fusion or the name of an encoder does; an index remembers it."""
-        digest = hashlib.sha256(json.dumps(self.config, sort_keys=True).encode())
-        for name, tensor in sorted(self.fusion.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(tensor.cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()[:32]
+        """Changes whenever a weight does, of the fusion or of an encoder; an index remembers it."""
+        encoders = (self.speech_encoder, self.spectrogram_encoder, self.text_encoder)
+        parts = [json.dumps(self.config, sort_keys=True), digest_of(self.fusion), *(e.digest for e in encoders)]
+        return hashlib.sha256("|".join(parts).encode()).hexdigest()[:32]
 
     def encode_speech(
         self,

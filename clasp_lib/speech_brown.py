@@ -129,18 +129,20 @@ def read_recordings(
         raise DatasetError(f"{table}: has a header and no rows.")
     rows: list[dict] = []
     skipped: list[Skipped] = []
-    seen: set[str] = set()
+    seen: set[Path] = set()
     for number, record in enumerate(records, 2):
         name, text = (record["file"] or "").strip(), (record["text"] or "").strip()
         where = f"{table}, line {number}"
         if not name or not normalise_text(text):
             raise DatasetError(f"{where}: 'file' and 'text' must both be filled; they are {name!r} and {text!r}.")
-        if name in seen:
-            raise DatasetError(f"{where}: the file {name!r} stands in the table twice.")
-        seen.add(name)
         path = folder / name
-        if not path.resolve().is_relative_to(folder.resolve()):
-            raise DatasetError(f"{where}: the path {name!r} leads out of the folder.")
+        try:
+            inside = path.resolve().relative_to(folder.resolve())
+        except ValueError as error:  # also for a NUL byte
+            raise DatasetError(f"{where}: the path {name!r} leads out of the folder.") from error
+        if inside in seen:
+            raise DatasetError(f"{where}: the file {name!r} stands in the table twice.")
+        seen.add(inside)
         try:
             load_audio(path)
             seconds = duration(path)

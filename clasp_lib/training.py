@@ -61,17 +61,20 @@ def train_fusion(
         ClaspError: nothing to train on, features of the wrong width, or a loss that is no longer a number.
     """
     settings = settings or TrainingSettings()
-    if len(train) < 2 or len(validation) < 1:
+    sentences = len(set(train.sentence_ids))
+    if sentences < 2 or len(validation) < 1 or settings.batch_size < 2:
         raise ClaspError(
-            f"training needs at least two clips and one for validation; got {len(train)}, {len(validation)}."
+            "training needs two sentences, a clip for validation and batches of at least two; "
+            f"got {sentences}, {len(validation)} and {settings.batch_size}."
         )
-    widths = {
-        "speech_width": train.speech.shape[1],
-        "picture_width": train.picture.shape[1],
-        "width": train.text.shape[1],
-    }
-    if widths != fusion.config:
-        raise ClaspError(f"the fusion was built for {fusion.config}, the features are {widths}.")
+    for features in (train, validation):
+        widths = {
+            "speech_width": features.speech.shape[1],
+            "picture_width": features.picture.shape[1],
+            "width": features.text.shape[1],
+        }
+        if widths != fusion.config:
+            raise ClaspError(f"the fusion was built for {fusion.config}, the features are {widths}.")
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     torch.manual_seed(settings.seed)
     rng = np.random.default_rng(settings.seed)
@@ -104,9 +107,10 @@ def train_fusion(
                 optimizer.step()
                 schedule.step()
                 total += value.detach()
-            mean_loss, mrr = float(total) / len(batches), validation_mrr(fusion, validation)
+            mean_loss = float(total) / len(batches)
             if not np.isfinite(mean_loss):
                 raise ClaspError(f"the loss became {mean_loss} in epoch {epoch}. Try a lower learning_rate.")
+            mrr = validation_mrr(fusion, validation)
             row = {"epoch": epoch, "loss": mean_loss, "mrr": mrr, "seconds": time.perf_counter() - began}
             history.rows.append(row)
             bar.set_postfix(loss=f"{mean_loss:.3f}", mrr=f"{mrr:.3f}")

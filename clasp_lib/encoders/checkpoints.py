@@ -7,8 +7,12 @@ import importlib.util
 from functools import cache
 from importlib import resources
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from clasp_lib.errors import CheckpointError
+
+if TYPE_CHECKING:
+    import torch
 
 SHIPPED = {"pocket-hubert": "hubert", "pocket-efficientnet": "efficientnet"}
 """Encoders that travel inside the package, and their folders under `clasp_lib/pocket`."""
@@ -32,6 +36,17 @@ def resolve(name: str) -> str:
     if name == MINILM:
         return _minilm()
     return name
+
+
+def digest_of(model: torch.nn.Module) -> str:
+    """What the weights of a model are, in 32 letters: names are kept while weights are replaced."""
+    import torch
+
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()[:32]
 
 
 def pocket_folder(name: str) -> Path:

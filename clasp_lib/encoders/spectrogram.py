@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from clasp_lib.audio import SAMPLING_RATE
-from clasp_lib.encoders.checkpoints import resolve
+from clasp_lib.encoders.checkpoints import digest_of, resolve
 from clasp_lib.errors import CheckpointError
 
 MEL_BANDS, WINDOW, HOP, FLOOR_DB, SECONDS = 128, 400, 160, 80.0, 10.0
@@ -81,6 +81,11 @@ class SpectrogramEncoder:
     def parameters(self) -> int:
         """Number of weights."""
         return sum(p.numel() for p in self._model.parameters())
+
+    @cached_property
+    def digest(self) -> str:
+        """Of the weights; features and indexes are only as good as long as it stays."""
+        return digest_of(self._model)
 
     @torch.inference_mode()
     def encode(self, waves: Sequence[np.ndarray], batch_size: int = 16, show_progress_bar: bool = False) -> np.ndarray:

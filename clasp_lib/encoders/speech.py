@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from clasp_lib.encoders.checkpoints import resolve
+from clasp_lib.encoders.checkpoints import digest_of, resolve
 from clasp_lib.errors import AudioError, CheckpointError
 
 
@@ -39,13 +40,14 @@ class SpeechEncoder:
                 raise CheckpointError(f"{name}: is a {config.model_type!r} model; a HuBERT or wav2vec2 is needed.")
             self._extractor = AutoFeatureExtractor.from_pretrained(folder)
             model = AutoModel.from_pretrained(folder, dtype=torch.float32)
-        except (OSError, ValueError, KeyError) as error:
-            if isinstance(error, CheckpointError):
-                raise
+        except CheckpointError:
+            raise
+        except Exception as error:  # transformers, safetensors and the hub each raise their own kinds
             raise CheckpointError(f"{name}: cannot be loaded as a speech encoder ({error}).") from error
         if not -config.num_hidden_layers - 1 <= layer <= config.num_hidden_layers:
             raise CheckpointError(f"{name}: has {config.num_hidden_layers} layers, so there is no layer {layer}.")
         self._model = model.to(self.device).eval().requires_grad_(False)
+        self._last_layer: int = config.num_hidden_layers
         self._one_length = config.feat_extract_norm == "group"
         self.dimension: int = config.hidden_size
         self.sampling_rate: int = self._extractor.sampling_rate
@@ -55,6 +57,11 @@ class SpeechEncoder:
     def parameters(self) -> int:
         """Number of weights."""
         return sum(p.numel() for p in self._model.parameters())
+
+    @cached_property
+    def digest(self) -> str:
+        """Of the weights; features and indexes are only as good as long as it stays."""
+        return digest_of(self._model)
 
     def encode(self, waves: Sequence[np.ndarray], batch_size: int = 16, show_progress_bar: bool = False) -> np.ndarray:
         """Waves at `sampling_rate`, each `(samples,)`, to float32 vectors `(n, dimension)`, in the order given."""
@@ -85,8 +92,9 @@ class SpeechEncoder:
         )
         values, mask = inputs["input_values"].to(self.device), inputs["attention_mask"].to(self.device)
         frames = self._model._get_feat_extract_output_lengths(mask.sum(1)).tolist()
-        out = self._model(values, attention_mask=None if self._one_length else mask, output_hidden_states=layer != -1)
-        return (out.last_hidden_state if layer == -1 else out.hidden_states[layer]), frames
+        last = layer in (-1, self._last_layer)
+        out = self._model(values, attention_mask=None if self._one_length else mask, output_hidden_states=not last)
+        return (out.last_hidden_state if last else out.hidden_states[layer]), frames
 
     def _batches(self, waves: Sequence[np.ndarray], batch_size: int) -> Iterator[list[int]]:
         """Indices of clips that run together: similar lengths, or the same length where padding would be heard."""

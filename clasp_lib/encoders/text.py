@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 import torch
 
-from clasp_lib.encoders.checkpoints import resolve
+from clasp_lib.encoders.checkpoints import digest_of, resolve
 from clasp_lib.errors import CheckpointError, TextError
 
 
@@ -29,9 +30,9 @@ class TextEncoder:
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         try:
             self._model = SentenceTransformer(resolve(name), device=str(self.device)).eval()
-        except (OSError, ValueError, KeyError) as error:
-            if isinstance(error, CheckpointError):
-                raise
+        except CheckpointError:
+            raise
+        except Exception as error:  # transformers, safetensors and the hub each raise their own kinds
             raise CheckpointError(f"{name}: cannot be loaded as a sentence encoder ({error}).") from error
         dimension = self._model.get_embedding_dimension()
         if dimension is None:
@@ -43,6 +44,11 @@ class TextEncoder:
         """Number of weights."""
         return sum(p.numel() for p in self._model.parameters())
 
+    @cached_property
+    def digest(self) -> str:
+        """Of the weights; features and indexes are only as good as long as it stays."""
+        return digest_of(self._model)
+
     def encode(self, texts: Sequence[str], batch_size: int = 64, show_progress_bar: bool = False) -> np.ndarray:
         """Texts to float32 vectors `(n, dimension)`, L2-normalised.
 
@@ -52,6 +58,8 @@ class TextEncoder:
         for position, text in enumerate(texts):
             if not isinstance(text, str) or not text.strip():
                 raise TextError(f"text number {position} is {text!r}; give a string with something in it.")
+            if any("\ud800" <= letter <= "\udfff" for letter in text):
+                raise TextError(f"text number {position}, {text!r}, holds half a character. Decode it as UTF-8 again.")
         if len(texts) == 0:
             return np.zeros((0, self.dimension), np.float32)
         return self._model.encode(
