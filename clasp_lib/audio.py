@@ -97,7 +97,7 @@ def encode_audio(samples: np.ndarray, sampling_rate: int, format: str = "MP3") -
         raise AudioError(f"format {format!r} is not known. Use 'MP3', 'OGG', 'FLAC' or 'WAV'.")
     buffer = io.BytesIO()
     soundfile.write(buffer, np.clip(samples, -1.0, 1.0), sampling_rate, format=format, subtype=subtype)
-    return buffer.getvalue()
+    return _with_fixed_serial(buffer.getvalue()) if format == "OGG" else buffer.getvalue()
 
 
 def duration(item: AudioItem) -> float:
@@ -232,6 +232,41 @@ def _from_mapping(item: Mapping[str, Any], name: str, max_seconds: float | None)
     if item.get("path"):
         return _read(_existing_file(item["path"]), name, max_seconds)
     raise AudioError(f"{name}: has neither 'array' nor 'bytes' nor 'path'.")
+
+
+def _with_fixed_serial(ogg: bytes) -> bytes:
+    """Give an Ogg stream the serial number 0 instead of a random one, so that the same samples give the same bytes.
+
+    Each page carries a checksum. It is a remainder of polynomials over GF(2), hence linear: a change of the serial
+    number changes it by that number times a power of x (Ogg: RFC 3533, section 6).
+    """
+    data, start = bytearray(ogg), 0
+    while start < len(data):
+        segments = data[start + 26]
+        end = start + 27 + segments + sum(data[start + 27 : start + 27 + segments])
+        serial = int.from_bytes(data[start + 14 : start + 18], "big")
+        checksum = int.from_bytes(data[start + 22 : start + 26], "little")
+        checksum ^= _gf2_product(serial, _gf2_power_of_x(32 + 8 * (end - start - 18)))
+        data[start + 14 : start + 18] = bytes(4)
+        data[start + 22 : start + 26] = checksum.to_bytes(4, "little")
+        start = end
+    return bytes(data)
+
+
+def _gf2_product(a: int, b: int) -> int:
+    """Product of two polynomials over GF(2) modulo that of Ogg's checksum."""
+    product = 0
+    for bit in reversed(range(32)):
+        product = product << 1 ^ (0x104C11DB7 if product >> 31 else 0) ^ (a if b >> bit & 1 else 0)
+    return product
+
+
+def _gf2_power_of_x(exponent: int) -> int:
+    result, factor = 1, 2
+    while exponent:
+        result = _gf2_product(result, factor) if exponent & 1 else result
+        factor, exponent = _gf2_product(factor, factor), exponent >> 1
+    return result
 
 
 def _checked(samples: np.ndarray, rate: int, name: str, min_seconds: float, max_seconds: float | None) -> np.ndarray:

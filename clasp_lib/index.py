@@ -145,7 +145,7 @@ class SpeechIndex:
         """Write the index, whole or not at all; an older index there is replaced.
 
         Raises:
-            DatasetError: the folder exists and is not an index.
+            DatasetError: the folder exists and is not an index, or the metadata cannot be written as JSON.
         """
         from safetensors.numpy import save_file
 
@@ -155,7 +155,10 @@ class SpeechIndex:
         try:
             save_file({"vectors": self.vectors}, unfinished / "vectors.safetensors")
             about = {"format": _FORMAT, "model": self.model.fingerprint, "entries": self.entries}
-            (unfinished / "index.json").write_text(json.dumps(about), encoding="utf-8")
+            try:
+                (unfinished / "index.json").write_text(json.dumps(about), encoding="utf-8")
+            except (TypeError, ValueError) as error:
+                raise DatasetError(f"metadata: holds what JSON cannot ({error}). Give strings and numbers.") from error
             if folder.exists():
                 if not (folder / "index.json").is_file():
                     raise DatasetError(f"{folder}: exists and is not an index, so it is not replaced.")

@@ -200,7 +200,7 @@ class CLASP(
         from safetensors.torch import load_file
 
         folder = pocket_folder(SHIPPED[str(name)]) if name in SHIPPED else Path(name)
-        if folder.is_dir():
+        if name in SHIPPED or folder.is_dir():
             files = {file: folder / file for file in (_CONFIG, _WEIGHTS)}
         else:
             try:

@@ -163,7 +163,8 @@ def save_dataset(dataset: DatasetDict, folder: str | Path) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        dataset.save_to_disk(str(unfinished))
+        # `datasets` writes no file for a split without rows, and then cannot open it.
+        dataset.save_to_disk(str(unfinished), num_shards={s: None if len(dataset[s]) else 1 for s in dataset})
         if folder.exists():
             if not (folder / "dataset_dict.json").is_file():
                 raise DatasetError(

@@ -137,7 +137,7 @@ class ESpeak:
             raise TextError(f"text {text!r}: the voice {voice.name!r} makes no sound of it.")
         margin = rate // 10
         samples = samples[max(0, loud[0] - margin) : loud[-1] + margin]
-        return resample(samples, rate, self.sampling_rate)
+        return np.clip(resample(samples, rate, self.sampling_rate), -1.0, 1.0)  # a resampler may overshoot
 
 
 _LOCK = threading.Lock()

@@ -29,7 +29,7 @@ def log_mel(wave: np.ndarray | torch.Tensor, device: str | torch.device = "cpu")
         signal = functional.pad(signal, (0, _N_FFT - len(signal)))
     spectrum = torch.stft(signal, _N_FFT, HOP, WINDOW, window, return_complex=True)  # (bins, frames)
     mel = _filters().to(device).T @ spectrum.abs().square()  # (bands, frames)
-    decibels = 10 * torch.log10(mel.clamp_min(1e-10))
+    decibels = 10 * torch.log10(mel.clamp_min(1e-30))  # far below the floor, however faint the clip
     return (decibels - decibels.max()).clamp_min(-FLOOR_DB)
 
 

@@ -78,7 +78,7 @@ def pretrain_picture(train: Clips, held_out: dict[str, Clips], folder: Path, rec
     report["average_precision"] = {name: _precision(model, clips, words, recipe) for name, clips in held_out.items()}
     (folder / "picture.json").write_text(json.dumps(report, indent=1) + "\n")
     print(json.dumps(report), flush=True)
-    model.cpu().eval()
+    model.cpu().to(memory_format=torch.contiguous_format).eval()  # safetensors takes no other order
     save_for_hf(
         model, str(folder / "efficientnet"), model_config={"label_names": words, **normal}, safe_serialization=True
     )

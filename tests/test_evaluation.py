@@ -1,0 +1,151 @@
+"""Protocols and the command line: what is printed is what was measured."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import Clip
+
+from clasp_lib import CLASP, RetrievalReport, evaluate_retrieval
+from clasp_lib.audio import encode_audio
+from clasp_lib.errors import ClaspError, DatasetError
+from clasp_lib.evaluation import compare, evaluate_both_directions, evaluate_folder, main
+from clasp_lib.metrics import MEASURES, per_query, rank_queries
+
+
+def noisy_pairs(n: int, noise: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Texts, and speech that is the text and noise: unit vectors."""
+    rng = np.random.default_rng(seed)
+    text = rng.standard_normal((n, 16))
+    speech = text + noise * rng.standard_normal((n, 16))
+    return speech / np.linalg.norm(speech, axis=1, keepdims=True), text / np.linalg.norm(text, axis=1, keepdims=True)
+
+
+# Reports -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_report_holds_the_measures_and_survives_json() -> None:
+    speech, text = noisy_pairs(60, 0.8)
+    report = evaluate_retrieval(speech, text, range(60), range(60), seed=4)
+    ranking = rank_queries(speech, text, range(60), range(60))
+    for name, values in per_query(ranking).items():
+        assert getattr(report, name).value == pytest.approx(values.mean())
+    assert (report.n, report.candidates, report.seed, report.chance) == (60, 60, 4, 1 / 60)
+    stored = json.loads(report.to_json())
+    assert set(stored) == {"n", "candidates", "seed", *MEASURES}
+    assert set(stored["mrr"]) == {"value", "low", "high"}
+    assert RetrievalReport.from_dict(stored) == report
+    assert report == evaluate_retrieval(speech, text, range(60), range(60), seed=4)
+    with pytest.raises(AttributeError):
+        report.n = 5  # type: ignore[misc]
+    for name in MEASURES:
+        assert f"{name} " in str(report) and str(getattr(report, name)) in str(report)
+
+
+def test_a_text_that_occurs_twice_is_one_text() -> None:
+    """Three recordings of two sentences: the texts a and b stand once on their side."""
+    text = np.array([[1.0, 0], [1, 0], [0, 1]])
+    speech = np.array([[0.9, 0.1], [0.2, 0.8], [0.3, 0.7]])  # the second one is heard wrongly
+    reports = evaluate_both_directions(speech, text, ["a", "a", "b"])
+    to_speech, to_text = reports["text_to_speech"], reports["speech_to_text"]
+    assert (to_speech.n, to_speech.candidates) == (2, 3)
+    assert (to_text.n, to_text.candidates) == (3, 2)
+    assert to_speech.hits_at_1.value == 0.5  # a finds its first recording; b finds the wrong one of a before its own
+    assert to_speech.mean_rank.value == 1.5
+    assert to_text.hits_at_1.value == pytest.approx(2 / 3)
+    assert to_text.mean_rank.value == pytest.approx(4 / 3)
+
+
+def test_recordings_of_one_sentence_make_the_interval_wider() -> None:
+    speech, text = noisy_pairs(50, 1.0)
+    ids = [f"s{i}" for i in range(50)]
+    repeated = evaluate_both_directions(np.repeat(speech, 8, 0), np.repeat(text, 8, 0), list(np.repeat(ids, 8)))
+    once = evaluate_both_directions(speech, text, ids)
+    assert repeated["speech_to_text"].mrr == pytest.approx(once["speech_to_text"].mrr)
+
+
+# Comparison --------------------------------------------------------------------------------------------------------
+
+
+def test_a_planted_difference_is_found() -> None:
+    speech, text = noisy_pairs(200, 0.9)
+    worse, _ = noisy_pairs(200, 1.3)
+    result = compare(speech, worse, text, range(200), resamples=1000)
+    assert result.n == 200 and result.measure == "mrr"
+    assert 0 < result.difference.low <= result.difference.value <= result.difference.high
+    assert result.p_value < 0.01
+    assert compare(worse, speech, text, range(200), resamples=1000).difference.high < 0
+    by_rank = compare(speech, worse, text, range(200), "mean_rank", resamples=1000)
+    assert by_rank.difference.value < 0 and by_rank.p_value < 0.01
+
+
+def test_no_difference_is_found_where_there_is_none() -> None:
+    """Two systems of equal quality: about one comparison in twenty is significant at 5%."""
+    rng, p_values = np.random.default_rng(0), []
+    for seed in range(20):
+        _, text = noisy_pairs(100, 0, seed)
+        one, other = (text + 0.3 * rng.standard_normal(text.shape) for _ in range(2))
+        p_values.append(compare(one, other, text, range(100), resamples=200, seed=seed).p_value)
+    assert sum(p < 0.05 for p in p_values) <= 4
+    assert 0.25 < np.mean(p_values) < 0.85
+    same = compare(one, one, text, range(100), resamples=200)
+    assert same.p_value == 1 and same.difference == (0, 0, 0)
+
+
+def test_an_unknown_measure_is_refused_with_the_choice() -> None:
+    speech, text = noisy_pairs(5, 0.1)
+    with pytest.raises(ClaspError, match=r"'accuracy'.*hits_at_1"):
+        compare(speech, speech, text, range(5), "accuracy")
+
+
+# A folder of recordings, and the command line ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def folder(tmp_path: Path, clips: list[Clip]) -> Path:
+    with open(tmp_path / "metadata.csv", "w", encoding="utf-8", newline="") as table:
+        writer = csv.writer(table)
+        writer.writerow(["file", "text"])
+        for number, clip in enumerate(clips):
+            (tmp_path / f"{number}.mp3").write_bytes(encode_audio(clip.samples, 16_000, "MP3"))
+            writer.writerow([f"{number}.mp3", clip.text])
+    return tmp_path
+
+
+def test_the_command_line_prints_what_was_measured(
+    model: CLASP, folder: Path, capsys: pytest.CaptureFixture[str], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    saved = str(tmp_path_factory.mktemp("saved") / "model")
+    model.save_pretrained(saved)
+    expected = evaluate_folder(model, folder, seed=3)
+    assert main([str(folder), "--model", saved, "--seed", "3", "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert {name: RetrievalReport.from_dict(report) for name, report in printed.items()} == expected
+    assert printed["text_to_speech"]["n"] == 6
+    assert main([str(folder), "--model", saved]) == 0
+    text = capsys.readouterr().out
+    for name in ("text to speech", "speech to text", "6 queries, 6 candidates", *MEASURES):
+        assert name in text
+
+
+def test_the_command_line_says_what_went_wrong(
+    folder: Path, capsys: pytest.CaptureFixture[str], model: CLASP, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    saved = str(tmp_path_factory.mktemp("saved") / "model")
+    model.save_pretrained(saved)
+    assert main([str(folder), "--model", str(folder / "nowhere")]) == 1
+    assert str(folder / "nowhere") in capsys.readouterr().err
+    (folder / "2.mp3").write_bytes(b"not audio")
+    assert main([str(folder), "--model", saved]) == 1
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.splitlines()[-1].startswith("error: ") and "2.mp3" in shown.err
+    (folder / "metadata.csv").unlink()
+    assert main([str(folder), "--model", saved]) == 1
+    assert "metadata.csv" in capsys.readouterr().err
+    with pytest.raises(DatasetError):
+        evaluate_folder(model, folder)

@@ -1,0 +1,311 @@
+"""CLASP as people call it: any mixture of recordings in, unit vectors out, in order, whatever the batch."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import Clip, Encoders, Tiny, tiny_model
+from safetensors.torch import load_file, save_file
+
+from clasp_lib import CLASP
+from clasp_lib.audio import encode_audio, resample
+from clasp_lib.encoders import SpeechEncoder
+from clasp_lib.errors import AudioError, CheckpointError, ClaspError, TextError
+from clasp_lib.fusion import FUSIONS, build_fusion
+
+
+@pytest.fixture(scope="module")
+def saved(model: CLASP, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("saved") / "clasp"
+    model.save_pretrained(folder)
+    return folder
+
+
+def samples(clips: list[Clip]) -> list[np.ndarray]:
+    return [clip.samples for clip in clips]
+
+
+# Vectors -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_a_clip_has_one_vector_whatever_the_batch(fusion: str, encoders: Encoders, clips: list[Clip]) -> None:
+    model = tiny_model(encoders, fusion)
+    alone = np.concatenate([model.encode_speech([s]) for s in samples(clips)])
+    assert alone.shape == (6, 24) and alone.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(alone, axis=1), 1, atol=1e-5)
+    for batch_size in (1, 2, 4, 16):
+        np.testing.assert_allclose(model.encode_speech(samples(clips), batch_size=batch_size), alone, atol=1e-4)
+    assert np.abs(alone[0] - alone[1]).max() > 1e-3
+
+
+def test_a_group_norm_encoder_gives_one_vector_too(tiny: Tiny, encoders: Encoders, clips: list[Clip]) -> None:
+    model = tiny_model((SpeechEncoder(str(tiny.wav2vec2)), *encoders[1:]))
+    alone = np.concatenate([model.encode_speech([s]) for s in samples(clips)])
+    np.testing.assert_allclose(model.encode_speech(samples(clips)), alone, atol=1e-4)
+
+
+def test_every_kind_of_item_gives_the_same_vector(model: CLASP, clips: list[Clip], tmp_path: Path) -> None:
+    data = encode_audio(clips[1].samples, 16_000, "WAV")
+    path = tmp_path / "clip.wav"
+    path.write_bytes(data)
+    rounded = np.round(clips[1].samples * 32768).astype(np.int16)
+    items: list[Any] = [
+        path,
+        str(path),
+        {"bytes": data, "path": "anything"},
+        {"bytes": None, "path": str(path)},
+        {"array": clips[1].samples, "sampling_rate": 16_000},
+        {"array": resample(clips[1].samples, 16_000, 48_000), "sampling_rate": 48_000},
+        clips[1].samples,
+        rounded,
+    ]
+    expected = model.encode_speech([path])[0]
+    for item, vector in zip(items, model.encode_speech(items), strict=True):
+        assert vector @ expected > 0.999, type(item)
+    other = model.encode_speech([clips[3].samples])[0]
+    assert other @ expected < 0.99
+    low = [resample(clips[1].samples, 16_000, 8_000)]
+    np.testing.assert_allclose(
+        model.encode_speech(low, sampling_rate=8_000),
+        model.encode_speech([{"array": low[0], "sampling_rate": 8_000}]),
+        atol=1e-6,
+    )
+
+
+def test_order_is_kept_over_chunks(model: CLASP, clips: list[Clip], monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = model.encode_speech(samples(clips))
+    monkeypatch.setattr("clasp_lib.model._CHUNK", 4)
+    order = [5, 2, 0, 4, 1, 3, 2]
+    found = model.encode_speech([clips[i].samples for i in order], batch_size=3)
+    np.testing.assert_allclose(found, expected[order], atol=1e-4)
+    rows = np.stack([s[:5000] for s in samples(clips)])
+    assert model.encode_speech(rows).shape == (6, 24)  # a 2-D array is a list of clips
+
+
+def test_nothing_in_gives_nothing_out(model: CLASP) -> None:
+    assert model.encode_speech([]).shape == model.encode_text([]).shape == (0, 24)
+    assert model.similarity(model.encode_text(["a"]), model.encode_speech([])).shape == (1, 0)
+
+
+def test_similarity_is_the_cosine(model: CLASP, clips: list[Clip]) -> None:
+    speech = model.encode_speech(samples(clips))
+    text = model.encode_text([clip.text for clip in clips[:4]])
+    assert text.dtype == np.float32
+    similar = model.similarity(text, speech)
+    assert similar.shape == (4, 6) and similar.dtype == np.float32
+    np.testing.assert_allclose(similar, text @ speech.T, atol=1e-6)
+    np.testing.assert_allclose(model.similarity(3 * text, speech * 0.1), similar, atol=1e-6)
+    np.testing.assert_allclose(np.diag(model.similarity(speech, speech)), 1, atol=1e-6)
+
+
+def test_encoding_draws_no_bar_for_a_few_clips(
+    model: CLASP, clips: list[Clip], capsys: pytest.CaptureFixture[str]
+) -> None:
+    model.encode_speech(samples(clips))
+    model.encode_text(["a", "b"])
+    assert capsys.readouterr().err == ""
+    model.encode_speech(samples(clips), batch_size=2)
+    assert "6/6" in capsys.readouterr().err
+    model.encode_speech(samples(clips), batch_size=2, show_progress_bar=False)
+    assert capsys.readouterr().err == ""
+
+
+# What is refused ---------------------------------------------------------------------------------------------------
+
+
+def test_one_item_is_not_taken_for_a_list(model: CLASP, clips: list[Clip]) -> None:
+    for item in ("clip.wav", Path("clip.wav"), clips[0].samples, {"bytes": b"RIFF"}):
+        with pytest.raises(AudioError, match=r"Wrap it: \[item\]"):
+            model.encode_speech(item)  # type: ignore[arg-type]
+    with pytest.raises(ClaspError, match=r"Wrap it: \['a query'\]"):
+        model.encode_text("a query")
+
+
+def test_a_bad_item_among_good_ones_is_named(model: CLASP, clips: list[Clip], tmp_path: Path) -> None:
+    good, missing = clips[0].samples, tmp_path / "missing.wav"
+    for bad, name in (
+        (missing, str(missing)),
+        (np.zeros(16_000, np.float32), "silent"),
+        (good[:500], "0.031 s"),
+        ({"path": None}, "'path'"),
+        (None, "NoneType"),
+        (np.where(np.arange(len(good)) == 77, np.nan, good), "NaN"),
+    ):
+        with pytest.raises(AudioError) as caught:
+            model.encode_speech([good, bad, good])
+        assert name in str(caught.value)
+    with pytest.raises(AudioError, match="1 Hz"):
+        model.encode_speech([good], sampling_rate=1)
+    with pytest.raises(AudioError, match="0 Hz"):
+        model.encode_speech([good], sampling_rate=0)
+    with pytest.raises(TextError, match="number 1"):
+        model.encode_text(["fine", ""])
+
+
+def test_a_clip_below_the_receptive_field_is_named(tiny: Tiny, encoders: Encoders, tmp_path: Path) -> None:
+    speech = SpeechEncoder(str(tiny.hubert))
+    speech.min_samples = 2000
+    path = tmp_path / "short.wav"
+    path.write_bytes(encode_audio(np.sin(np.arange(1500) * 0.1).astype(np.float32), 16_000, "WAV"))
+    with pytest.raises(AudioError, match=r"short\.wav: lasts 0\.094 s"):
+        tiny_model((speech, *encoders[1:])).encode_speech([path])
+
+
+@pytest.mark.parametrize("batch_size", [0, -1, 2.5, None])
+def test_a_batch_size_must_be_a_number(model: CLASP, clips: list[Clip], batch_size: Any) -> None:
+    with pytest.raises(ClaspError, match="batch_size"):
+        model.encode_speech(samples(clips), batch_size=batch_size)
+    with pytest.raises(ClaspError, match="batch_size"):
+        model.encode_text(["a"], batch_size=batch_size)
+
+
+@pytest.mark.parametrize("vectors", [np.zeros((3, 23)), np.zeros(24), np.zeros((2, 3, 24)), 5.0])
+def test_vectors_of_another_width_are_refused(model: CLASP, vectors: Any) -> None:
+    good = np.ones((2, 24), np.float32)
+    with pytest.raises(ClaspError, match=r"second argument.*\(n, 24\)"):
+        model.similarity(good, vectors)
+    with pytest.raises(ClaspError, match="first argument"):
+        model.similarity(vectors, good)
+
+
+def test_a_fusion_of_other_widths_is_refused(encoders: Encoders) -> None:
+    with pytest.raises(ClaspError, match=r"built for .*'speech_width': 8.*encoders give .*'speech_width': 32"):
+        CLASP(build_fusion("gating", 8, 20, 24), *encoders, "gating")
+
+
+# Saving and loading ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_a_saved_model_gives_the_same_vectors(
+    fusion: str, encoders: Encoders, clips: list[Clip], tmp_path: Path
+) -> None:
+    model = tiny_model(encoders, fusion, seed=3)
+    model.save_pretrained(tmp_path / "clasp")
+    loaded = CLASP.from_pretrained(tmp_path / "clasp")
+    np.testing.assert_array_equal(loaded.encode_speech(samples(clips)), model.encode_speech(samples(clips)))
+    np.testing.assert_array_equal(loaded.encode_text(["A query."]), model.encode_text(["A query."]))
+    assert loaded.fingerprint == model.fingerprint
+    assert loaded.fusion_name == fusion and not loaded.fusion.training
+
+
+def test_a_saved_model_is_laid_out_for_the_hub(saved: Path) -> None:
+    assert {p.name for p in saved.iterdir()} == {"README.md", "config.json", "model.safetensors"}
+    config = json.loads((saved / "config.json").read_text())
+    assert config["model_type"] == "clasp" and config["fusion"] == "concatenation"
+    assert config["fusion_config"] == {"speech_width": 32, "picture_width": 20, "width": 24}
+    assert "speech-retrieval" in (saved / "README.md").read_text()
+    weights = load_file(saved / "model.safetensors")
+    assert weights.keys() == build_fusion("concatenation", 32, 20, 24).state_dict().keys()
+    assert callable(CLASP.push_to_hub)
+
+
+def test_saving_again_replaces(encoders: Encoders, saved: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "clasp"
+    shutil.copytree(saved, folder)
+    other = tiny_model(encoders, "gating", seed=9)
+    other.save_pretrained(folder)
+    assert CLASP.from_pretrained(str(folder)).fingerprint == other.fingerprint
+    assert {p.name for p in folder.iterdir()} == {"README.md", "config.json", "model.safetensors"}
+
+
+def test_the_fingerprint_is_that_of_all_weights(tiny: Tiny, encoders: Encoders) -> None:
+    model = tiny_model(encoders)
+    first = model.fingerprint
+    assert first == tiny_model(encoders).fingerprint
+    assert first != tiny_model(encoders, seed=1).fingerprint
+    assert first != tiny_model(encoders, "gating").fingerprint
+    with torch.no_grad():
+        next(model.fusion.parameters()).add_(1e-3)  # trained further
+    assert first != model.fingerprint
+    layer = SpeechEncoder(str(tiny.hubert), layer=1)
+    assert first != tiny_model((layer, *encoders[1:])).fingerprint
+    retrained = SpeechEncoder(str(tiny.hubert))
+    retrained._model.encoder.layer_norm.weight.data.mul_(2)
+    assert first != tiny_model((retrained, *encoders[1:])).fingerprint
+
+
+def damage(saved: Path, folder: Path, how: str) -> Path:
+    shutil.copytree(saved, folder)
+    weights, config = folder / "model.safetensors", json.loads((folder / "config.json").read_text())
+    if how == "truncated weights":
+        weights.write_bytes(weights.read_bytes()[:-50])
+    elif how == "no weights":
+        weights.unlink()
+    elif how == "no config":
+        (folder / "config.json").unlink()
+    elif how == "config is no JSON":
+        (folder / "config.json").write_text("{")
+    elif how == "config is a list":
+        (folder / "config.json").write_text("[]")
+    elif how == "a weight is missing":
+        tensors = load_file(weights)
+        tensors.pop(sorted(tensors)[0])
+        save_file(tensors, weights)
+    elif how == "empty folder":
+        shutil.rmtree(folder)
+        folder.mkdir()
+    else:
+        changes: dict[str, dict] = {
+            "unknown fusion": {"fusion": "sum"},
+            "other widths": {"fusion_config": {"speech_width": 8, "picture_width": 20, "width": 24}},
+            "unknown option": {"fusion_config": {"speech_width": 32, "picture_width": 20, "width": 24, "depth": 3}},
+            "missing encoder": {"speech_encoder": str(folder / "gone")},
+            "encoder of another kind": {"speech_encoder": config["text_encoder"]},
+            "no such layer": {"speech_layer": 7},
+        }
+        (folder / "config.json").write_text(json.dumps(config | changes[how]))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("how", "error"),
+    [
+        ("truncated weights", CheckpointError),
+        ("no weights", CheckpointError),
+        ("no config", CheckpointError),
+        ("config is no JSON", CheckpointError),
+        ("config is a list", CheckpointError),
+        ("a weight is missing", CheckpointError),
+        ("empty folder", CheckpointError),
+        ("unknown fusion", ClaspError),
+        ("other widths", CheckpointError),
+        ("unknown option", CheckpointError),
+        ("missing encoder", CheckpointError),
+        ("encoder of another kind", CheckpointError),
+        ("no such layer", CheckpointError),
+    ],
+)
+def test_a_damaged_model_is_refused(how: str, error: type[Exception], saved: Path, tmp_path: Path) -> None:
+    folder = damage(saved, tmp_path / "clasp", how)
+    with pytest.raises(error) as caught:
+        CLASP.from_pretrained(folder)
+    if how == "unknown fusion":
+        assert "'sum'" in str(caught.value)
+    elif "encoder" not in how and "layer" not in how:
+        assert str(folder) in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["no/such-model", "nowhere", "not a name!", "a/b/c"])
+def test_a_missing_model_is_refused_without_a_network(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CheckpointError, match=r"pocket.*nor a folder") as caught:
+        CLASP.from_pretrained(name, cache_dir=tmp_path / "cache")
+    assert name in str(caught.value)
+
+
+def test_a_shipped_name_is_never_looked_up_on_the_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("clasp_lib.model.pocket_folder", lambda name: tmp_path / name)
+    monkeypatch.setattr("clasp_lib.model.hf_hub_download", lambda *a, **k: pytest.fail("asked the hub"))
+    with pytest.raises(CheckpointError, match="pocket"):
+        CLASP.from_pretrained("pocket")

@@ -1,0 +1,76 @@
+"""Figures show the numbers they were given."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from conftest import Clip
+
+pytest.importorskip("matplotlib", reason="matplotlib is not installed: figures belong to the extra [book]")
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+from clasp_lib import evaluate_retrieval
+from clasp_lib.errors import MissingDependencyError
+from clasp_lib.plots import (
+    category_chart,
+    interval_chart,
+    learning_curves,
+    similarity_heatmap,
+    waveform_and_spectrogram,
+)
+from clasp_lib.training import History
+
+
+@pytest.fixture(autouse=True)
+def closed() -> Iterator[None]:
+    yield
+    plt.close("all")
+
+
+def test_the_category_chart_counts_and_sorts() -> None:
+    (axes,) = category_chart(["news"] * 3 + ["science_fiction"] * 5 + ["lore"]).axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["science fiction", "news", "lore"]
+    assert [bar.get_width() for bar in axes.patches] == [5, 3, 1]
+
+
+def test_the_spectrogram_has_the_length_of_the_clip(clips: list[Clip]) -> None:
+    top, bottom, _ = waveform_and_spectrogram(clips[0].samples, "The ferry").axes
+    assert top.get_title() == "The ferry"
+    assert bottom.get_xlim() == pytest.approx((0, len(clips[0].samples) / 16_000))
+    assert bottom.images[0].get_array().shape[0] == 128
+
+
+def test_learning_curves_mark_the_weights_that_were_kept() -> None:
+    rows = [{"epoch": e, "loss": 3 - e / 2, "mrr": m, "seconds": 1.0} for e, m in ((1, 0.2), (2, 0.6), (3, 0.5))]
+    loss, mrr = learning_curves({"gating": History(rows, best_epoch=2)}).axes
+    assert loss.lines[0].get_ydata().tolist() == [2.5, 2, 1.5]
+    assert mrr.lines[0].get_ydata().tolist() == [0.2, 0.6, 0.5]
+    assert (mrr.lines[1].get_xdata()[0], mrr.lines[1].get_ydata()[0]) == (2, 0.6)
+
+
+def test_the_interval_chart_draws_the_intervals() -> None:
+    rng = np.random.default_rng(0)
+    text = rng.standard_normal((40, 8))
+    report = evaluate_retrieval(text + rng.standard_normal((40, 8)), text, range(40), range(40))
+    (axes,) = interval_chart({"one": report, "two": report}).axes
+    ends = [segment[:, 0].tolist() for line in axes.collections for segment in line.get_segments()]
+    assert ends == [pytest.approx([report.hits_at_1.low, report.hits_at_1.high])] * 2
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["one", "two"]
+
+
+def test_the_heatmap_names_rows_and_columns() -> None:
+    axes = similarity_heatmap(np.array([[0.11, 0.92, 0.33], [0.4, 0.5, 0.6]]), ["a", "b"], ["x", "y", "z"]).axes[0]
+    assert {"0.11", "0.92"} <= {text.get_text() for text in axes.texts}
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["x", "y", "z"]
+
+
+def test_missing_plotting_libraries_say_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "seaborn", None)
+    with pytest.raises(MissingDependencyError, match=r"pip install 'clasp-lib\[book\]'"):
+        category_chart(["news"])

@@ -1,0 +1,74 @@
+"""A profile is chosen by name or variable, keeps its things in its cache, and builds a dataset once."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+import clasp_lib
+from clasp_lib import get_profile
+from clasp_lib.corpus import pocket_brown
+from clasp_lib.errors import ClaspError
+from clasp_lib.profiles import PROFILES, Profile
+from clasp_lib.synthesis import SPLITS
+
+
+def test_pocket_is_the_default_and_the_variable_decides(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CLASP_PROFILE", raising=False)
+    assert get_profile() is PROFILES["pocket"] is get_profile("pocket")
+    monkeypatch.setenv("CLASP_PROFILE", "marble")
+    with pytest.raises(ClaspError, match=r"'marble'.*pocket"):
+        get_profile()
+    assert get_profile("pocket").name == "pocket"  # what is asked for by name wins
+    monkeypatch.setenv("CLASP_PROFILE", "")
+    assert get_profile().name == "pocket"
+
+
+@pytest.mark.parametrize("name", ["Pocket", "nowhere", "../pocket"])
+def test_an_unknown_profile_is_refused_with_the_choice(name: str) -> None:
+    with pytest.raises(ClaspError, match="pocket"):
+        get_profile(name)
+
+
+def test_the_cache_is_where_the_variable_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("CLASP_CACHE", str(tmp_path))
+    assert get_profile("pocket").cache == tmp_path / "pocket"
+    monkeypatch.delenv("CLASP_CACHE")
+    monkeypatch.setattr(Path, "home", lambda: tmp_path / "home")
+    assert get_profile("pocket").cache == tmp_path / "home" / ".cache" / "clasp" / "pocket"
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Profile:
+    monkeypatch.setenv("CLASP_CACHE", str(tmp_path / "cache"))
+    once = {"train": 1, "validation": 1, "test": 1}
+    return dataclasses.replace(get_profile("pocket"), sentences=lambda: pocket_brown()[:32], voices_per_sentence=once)
+
+
+def test_a_dataset_is_built_once(small: Profile, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = small.dataset()
+    assert list(first) == list(SPLITS)
+    assert sum(map(len, first.values())) == len(small.sentences())
+    monkeypatch.setattr("clasp_lib.profiles.build_speech_brown", lambda *a, **k: pytest.fail("built twice"))
+    again = small.dataset()
+    assert again["test"].to_dict() == first["test"].to_dict()
+    assert len(list(small.cache.iterdir())) == 1
+
+
+def test_another_recipe_is_another_dataset(small: Profile, tmp_path: Path) -> None:
+    small.dataset()
+    other = dataclasses.replace(small, seed=1)
+    assert other.dataset()["test"]["text"] != small.dataset()["test"]["text"]
+    assert len(list(small.cache.iterdir())) == 2
+    small.dataset(tmp_path / "elsewhere")
+    assert (tmp_path / "elsewhere" / "dataset_dict.json").is_file()
+
+
+def test_the_package_shows_its_names_before_it_loads_them() -> None:
+    for name in ("CLASP", "SpeechIndex", "locate", "evaluate_retrieval", "ClaspError", "Hit", "Moment"):
+        assert name in dir(clasp_lib) and name in clasp_lib.__all__
+        assert getattr(clasp_lib, name).__name__ == name
+    with pytest.raises(AttributeError, match="clap"):
+        clasp_lib.clap  # noqa: B018
