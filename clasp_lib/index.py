@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -17,6 +15,7 @@ from tqdm import tqdm
 
 from clasp_lib.audio import AudioItem, duration
 from clasp_lib.errors import ClaspError, DatasetError
+from clasp_lib.folders import written_whole
 from clasp_lib.model import CLASP
 from clasp_lib.players import Player
 from clasp_lib.speech_brown import Skipped
@@ -149,23 +148,14 @@ class SpeechIndex:
         """
         from safetensors.numpy import save_file
 
-        folder = Path(folder)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        about = {"format": _FORMAT, "model": self.model.fingerprint, "entries": self.entries}
         try:
+            text = json.dumps(about)
+        except (TypeError, ValueError) as error:
+            raise DatasetError(f"metadata: holds what JSON cannot ({error}). Give strings and numbers.") from error
+        with written_whole(folder, "index.json") as unfinished:
             save_file({"vectors": self.vectors}, unfinished / "vectors.safetensors")
-            about = {"format": _FORMAT, "model": self.model.fingerprint, "entries": self.entries}
-            try:
-                (unfinished / "index.json").write_text(json.dumps(about), encoding="utf-8")
-            except (TypeError, ValueError) as error:
-                raise DatasetError(f"metadata: holds what JSON cannot ({error}). Give strings and numbers.") from error
-            if folder.exists():
-                if not (folder / "index.json").is_file():
-                    raise DatasetError(f"{folder}: exists and is not an index, so it is not replaced.")
-                shutil.rmtree(folder)
-            os.replace(unfinished, folder)
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
+            (unfinished / "index.json").write_text(text, encoding="utf-8")
 
     @classmethod
     def load(cls, folder: str | Path, model: CLASP) -> SpeechIndex:

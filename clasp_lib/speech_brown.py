@@ -10,9 +10,6 @@ from __future__ import annotations
 import concurrent.futures
 import csv
 import multiprocessing
-import os
-import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -22,6 +19,7 @@ from tqdm import tqdm
 from clasp_lib.audio import duration, encode_audio, load_audio
 from clasp_lib.corpus import Sentence, normalise_text, split_by_text
 from clasp_lib.errors import ClaspError, DatasetError
+from clasp_lib.folders import written_whole
 from clasp_lib.synthesis import SPLITS, Split, Synthesizer, Voice, draw_voices
 
 if TYPE_CHECKING:
@@ -159,21 +157,9 @@ def read_recordings(
 
 def save_dataset(dataset: DatasetDict, folder: str | Path) -> None:
     """Write a dataset as `datasets.save_to_disk` does, whole or not at all; an older one there is replaced."""
-    folder = Path(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
+    with written_whole(folder, "dataset_dict.json") as unfinished:
         # `datasets` writes no file for a split without rows, and then cannot open it.
         dataset.save_to_disk(str(unfinished), num_shards={s: None if len(dataset[s]) else 1 for s in dataset})
-        if folder.exists():
-            if not (folder / "dataset_dict.json").is_file():
-                raise DatasetError(
-                    f"{folder}: exists and is not a dataset, so it is not replaced. Choose another folder."
-                )
-            shutil.rmtree(folder)
-        os.replace(unfinished, folder)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def load_dataset(folder: str | Path) -> DatasetDict:

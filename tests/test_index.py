@@ -61,8 +61,10 @@ def test_k_may_be_larger_than_the_collection(index: SpeechIndex) -> None:
     assert [h.file for h in index.search("anything", k=2)] == [h.file for h in hits[:2]]
 
 
-def test_equal_scores_keep_the_order_of_the_collection(model: CLASP, clips: list[Clip]) -> None:
-    index = SpeechIndex.build(model, [clips[0].samples] * 5)
+def test_equal_scores_keep_the_order_of_the_collection(model: CLASP) -> None:
+    vectors = np.zeros((5, model.dimension), np.float32)
+    vectors[:, 0] = 1.0  # sums of one term: equal to the last bit, whatever order they are added in
+    index = SpeechIndex(model, vectors, [{"file": f"item {i}", "start_s": 0.0, "end_s": 1.0} for i in range(5)])
     assert [hit.file for hit in index.search("anything", k=5)] == [f"item {i}" for i in range(5)]
 
 
@@ -157,7 +159,7 @@ def test_a_failed_save_leaves_the_old_index(
 
 def test_a_folder_of_something_else_is_not_replaced(index: SpeechIndex, tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
-    with pytest.raises(DatasetError, match="not an index"):
+    with pytest.raises(DatasetError, match=r"no index\.json"):
         index.save(tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.txt"]
 

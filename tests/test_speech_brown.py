@@ -142,7 +142,7 @@ def test_a_failed_save_leaves_the_old_dataset(built: Build, tmp_path: Path, monk
 
 def test_a_folder_of_something_else_is_not_replaced(built: Build, tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
-    with pytest.raises(DatasetError, match="not a dataset"):
+    with pytest.raises(DatasetError, match=r"no dataset_dict\.json"):
         save_dataset(built.dataset, tmp_path)
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
 
