@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from huggingface_hub import ModelHubMixin, hf_hub_download
+from huggingface_hub import ModelCard, ModelHubMixin, hf_hub_download
 from tqdm import tqdm
 
 from clasp_lib.audio import AudioItem, describe, load_audio
@@ -24,6 +24,24 @@ SHIPPED = {"pocket": "concatenation", "pocket-concatenation": "concatenation", "
 """Models that travel inside the package, and their folders under `clasp_lib/pocket`."""
 
 _CONFIG, _WEIGHTS = "config.json", "model.safetensors"
+_CARD = """---
+library_name: clasp-lib
+license: mit
+pipeline_tag: feature-extraction
+tags: [clasp, speech-retrieval]
+---
+
+# A CLASP model
+
+Maps speech and text to {dimension} dimensions, to search recordings with text (Abootorabi and Asgari 2025,
+https://arxiv.org/abs/2412.13071). This folder holds the fusion encoder ({fusion}); the frozen encoders are loaded
+by name: speech `{speech_encoder}`, picture `{spectrogram_encoder}`, text `{text_encoder}`.
+
+    from clasp_lib import CLASP
+    model = CLASP.from_pretrained("this folder")
+    model.similarity(model.encode_text(["a query"]), model.encode_speech(["one.flac"]))
+"""
+
 _CHUNK = 512  # clips decoded at once: bounds the memory of a long list of paths
 
 
@@ -167,6 +185,10 @@ class CLASP(
         speech = torch.from_numpy(self.speech_encoder.encode(waves, batch_size)).to(self.device)
         picture = torch.from_numpy(self.spectrogram_encoder.encode(waves, batch_size)).to(self.device)
         return _unit(self.fusion(speech, picture).float().cpu().numpy())
+
+    def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
+        """The card that `save_pretrained` writes where there is none yet."""
+        return ModelCard(_CARD.format(**self.config, dimension=self.dimension))
 
     def _save_pretrained(self, save_directory: Path) -> None:
         from safetensors.torch import save_file

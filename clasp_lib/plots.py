@@ -59,7 +59,8 @@ def learning_curves(histories: Mapping[str, History]) -> Figure:
         best = history.rows[history.best_epoch - 1]
         panels[1].plot(best["epoch"], best["mrr"], "o", color=colour)
     panels[0].set(xlabel="epoch", ylabel="training loss")
-    panels[1].set(xlabel="epoch", ylabel="validation MRR", ylim=(0, 1))
+    highest = max(row["mrr"] for history in histories.values() for row in history.rows)
+    panels[1].set(xlabel="epoch", ylabel="validation MRR", ylim=(0, min(1.0, 1.25 * highest)))
     panels[1].legend()
     return figure
 

@@ -332,7 +332,7 @@ def test_the_core_works_where_torchaudio_is_not_installed() -> None:
 def test_the_core_does_not_ask_for_torchaudio() -> None:
     core = {canonicalize_name(Requirement(text).name): Requirement(text) for text in PROJECT["dependencies"]}
     assert "torchaudio" not in core
-    assert "torchaudio" in {canonicalize_name(Requirement(text).name) for text in EXTRAS["pocket"]}
+    assert "torchaudio" in {canonicalize_name(Requirement(text).name) for text in EXTRAS["book"]}
     for name, requirement in core.items():
         assert all(s.operator == ">=" for s in requirement.specifier), f"{name}: a lower bound only, {requirement}"
 
