@@ -10,10 +10,12 @@ import zlib
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from clasp_lib.errors import DatasetError
-from clasp_lib.synthesis import SPLITS, Split
+
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 CATEGORIES = (
     *("adventure", "belles_lettres", "editorial", "fiction", "government", "hobbies", "humor", "learned"),

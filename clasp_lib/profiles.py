@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clasp_lib.corpus import Sentence, pocket_brown
+from clasp_lib.corpus import Sentence, Split, pocket_brown
 from clasp_lib.encoders import SpectrogramEncoder, SpeechEncoder, TextEncoder
 from clasp_lib.errors import ClaspError
 from clasp_lib.speech_brown import build_speech_brown, load_dataset, save_dataset
-from clasp_lib.synthesis import ESpeak, Split, Synthesizer
+from clasp_lib.synthesis import ESpeak, Synthesizer
 
 if TYPE_CHECKING:
     from datasets import DatasetDict

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from tqdm import tqdm
 
 from clasp_lib.audio import duration, encode_audio, load_audio
-from clasp_lib.corpus import Sentence, normalise_text, split_by_text
+from clasp_lib.corpus import SPLITS, Sentence, Split, normalise_text, split_by_text
 from clasp_lib.errors import ClaspError, DatasetError
 from clasp_lib.folders import written_whole
-from clasp_lib.synthesis import SPLITS, Split, Synthesizer, Voice, draw_voices
+from clasp_lib.synthesis import Synthesizer, Voice, draw_voices
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict, Features

@@ -12,15 +12,13 @@ import sys
 import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from clasp_lib.audio import resample
+from clasp_lib.corpus import SPLITS, Split
 from clasp_lib.errors import ClaspError, MissingDependencyError, TextError
-
-Split = Literal["train", "validation", "test"]
-SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import pytest
 
 from clasp_lib.corpus import (
     CATEGORIES,
+    SPLITS,
     Sentence,
     brown,
     join_brown_tokens,
@@ -20,7 +21,6 @@ from clasp_lib.corpus import (
     split_by_text,
 )
 from clasp_lib.errors import DatasetError
-from clasp_lib.synthesis import SPLITS
 
 # Words without content of their own: what two sentences share of these says nothing about their likeness.
 FUNCTION_WORDS = set(

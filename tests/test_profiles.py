@@ -9,10 +9,9 @@ import pytest
 
 import clasp_lib
 from clasp_lib import get_profile
-from clasp_lib.corpus import pocket_brown
+from clasp_lib.corpus import SPLITS, pocket_brown
 from clasp_lib.errors import ClaspError
 from clasp_lib.profiles import PROFILES, Profile
-from clasp_lib.synthesis import SPLITS
 
 
 def test_pocket_is_the_default_and_the_variable_decides(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,10 +12,10 @@ import pytest
 from conftest import Clip
 
 from clasp_lib.audio import encode_audio, load_audio
-from clasp_lib.corpus import Sentence, normalise_text, pocket_brown
+from clasp_lib.corpus import SPLITS, Sentence, normalise_text, pocket_brown
 from clasp_lib.errors import AudioError, DatasetError, TextError
 from clasp_lib.speech_brown import Build, build_speech_brown, load_dataset, read_recordings, save_dataset
-from clasp_lib.synthesis import SPLITS, ESpeak, Voice
+from clasp_lib.synthesis import ESpeak, Voice
 
 FRACTIONS = {"train": 0.5, "validation": 0.25, "test": 0.25}
 VOICES = {"train": 2, "validation": 1, "test": 1}

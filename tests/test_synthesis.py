@@ -9,8 +9,9 @@ import multiprocessing
 import numpy as np
 import pytest
 
+from clasp_lib.corpus import SPLITS
 from clasp_lib.errors import ClaspError, MissingDependencyError, TextError
-from clasp_lib.synthesis import ACCENTS, SPLITS, VARIANTS, ESpeak, Voice, draw_voices
+from clasp_lib.synthesis import ACCENTS, VARIANTS, ESpeak, Voice, draw_voices
 
 TEXT = "Seven grey geese crossed the road."
 

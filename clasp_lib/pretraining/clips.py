@@ -18,8 +18,9 @@ import numpy as np
 from tqdm import tqdm
 
 from clasp_lib.audio import SAMPLING_RATE, load_audio
+from clasp_lib.corpus import Split
 from clasp_lib.errors import DatasetError
-from clasp_lib.synthesis import ESpeak, Split, Voice, draw_voices
+from clasp_lib.synthesis import ESpeak, Voice, draw_voices
 
 SHARD = 1_000
 

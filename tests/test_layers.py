@@ -1,0 +1,38 @@
+"""The library reads from top to bottom: a file imports only from files above it."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+LIBRARY = Path(__file__).parent.parent / "clasp_lib"
+LAYERS = (
+    *("errors", "folders", "audio", "players", "corpus", "synthesis", "speech_brown"),
+    *("encoders.checkpoints", "encoders.speech", "encoders.spectrogram", "encoders.text", "encoders"),
+    *("profiles", "features", "fusion", "losses", "metrics", "training", "model", "evaluation"),
+    *("index", "localization", "plots"),
+    *("pretraining", "pretraining.clips", "pretraining.speech", "pretraining.picture", "pretraining.heads"),
+    "pretraining.__main__",
+)
+FILES = sorted(path for path in LIBRARY.rglob("*.py") if path != LIBRARY / "__init__.py")
+
+
+def module(path: Path) -> str:
+    return ".".join(path.relative_to(LIBRARY).with_suffix("").parts).removesuffix(".__init__")
+
+
+def imported(path: Path) -> set[str]:
+    nodes = [node for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.ImportFrom)]
+    return {node.module.removeprefix("clasp_lib.") for node in nodes if (node.module or "").startswith("clasp_lib.")}
+
+
+def test_every_file_has_its_place() -> None:
+    assert sorted(LAYERS) == sorted(map(module, FILES))
+
+
+@pytest.mark.parametrize("path", FILES, ids=module)
+def test_a_file_imports_only_from_files_above_it(path: Path) -> None:
+    place = LAYERS.index(module(path))
+    assert [name for name in imported(path) if LAYERS.index(name) >= place] == []
