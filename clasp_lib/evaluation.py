@@ -101,7 +101,9 @@ def evaluate_both_directions(
 
     A text that occurs several times is one text: it stands among the queries and among the candidates once.
     """
-    first = {sentence: i for i, sentence in reversed(list(enumerate(sentence_ids)))}
+    first: dict[Hashable, int] = {}
+    for i, sentence in enumerate(sentence_ids):
+        first.setdefault(sentence, i)
     texts, text_ids = text_vectors[list(first.values())], list(first)
     return {
         "text_to_speech": evaluate_retrieval(texts, speech_vectors, text_ids, sentence_ids, seed),

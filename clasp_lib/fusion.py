@@ -91,7 +91,8 @@ class Gates(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(n, width) -> (n, width)."""
-        return self.input(x).sigmoid() * self.candidate(x).tanh() + self.forget(x).sigmoid() * x
+        new = self.input(x).sigmoid() * self.candidate(x).tanh()
+        return new + self.forget(x).sigmoid() * x
 
 
 class Gating(Fusion):

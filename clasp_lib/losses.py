@@ -35,10 +35,13 @@ class ContrastiveLoss(nn.Module):
 
     def forward(self, speech: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
         """Speech and text (n, d) -> scalar."""
-        speech, text = functional.normalize(speech.float(), dim=-1), functional.normalize(text.float(), dim=-1)
+        speech = functional.normalize(speech.float(), dim=-1)
+        text = functional.normalize(text.float(), dim=-1)
         logits = self.logit_scale.exp().clamp(max=100) * speech @ text.T  # (n, n)
         target = torch.arange(len(logits), device=logits.device)
-        return (functional.cross_entropy(logits, target) + functional.cross_entropy(logits.T, target)) / 2
+        by_clip = functional.cross_entropy(logits, target)
+        by_text = functional.cross_entropy(logits.T, target)
+        return (by_clip + by_text) / 2
 
 
 class HuberLoss(nn.Module):

@@ -38,6 +38,7 @@ def main() -> None:
     )
     heads.add_argument("--more-clips", type=int, default=12_000, help="how many of them (default %(default)s)")
     heads.add_argument("--epochs", type=int, default=60, help="of training at most (default %(default)s)")
+    heads.add_argument("--keep", action="store_true", help="do not train: only measure the models again")
     heads.add_argument(
         "--measure", action="append", default=[], metavar="NAME=FOLDER", help="also measure on these recordings"
     )
@@ -77,13 +78,15 @@ def _heads(args: argparse.Namespace) -> None:
 
     profile = get_profile("pocket")
     recordings = {name: Path(folder) for name, _, folder in (pair.partition("=") for pair in args.measure)}
-    typed = ["python -m clasp_lib.pretraining heads", *(f"--measure {name}=..." for name in recordings)]
+    typed = ["python -m clasp_lib.pretraining heads", *(f"--measure {name}=FOLDER" for name in recordings)]
     more = None
+    if args.keep:
+        typed.insert(1, "--keep")
     if args.more:
-        typed.insert(1, f"--more ... --more-clips {args.more_clips}")
+        typed.insert(1, f"--more WORKDIR --more-clips {args.more_clips}")
         more = features_of_clips(open_clips(args.more / "clips", "train", args.more_clips), *profile.encoders())
     settings = TrainingSettings(epochs=args.epochs, seed=profile.seed)
-    print(train_heads(profile, pocket_folder(""), settings, recordings, typed, more))
+    print(train_heads(profile, pocket_folder(""), settings, recordings, typed, more, not args.keep))
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from clasp_lib.losses import ContrastiveLoss
 from clasp_lib.model import CLASP
 from clasp_lib.pretraining.clips import Clips
 from clasp_lib.profiles import Profile
-from clasp_lib.training import TrainingSettings, fuse, train_fusion
+from clasp_lib.training import TrainingSettings, fuse, train_fusion, validation_mrr
 
 FUSIONS = ("concatenation", "gating")
 
@@ -39,6 +39,7 @@ def train_heads(
     recordings: Mapping[str, Path],
     command: Sequence[str],
     more: Features | None = None,
+    train_again: bool = True,
 ) -> Path:
     """Train, save each model in `folder/<fusion>`, measure it, and return the record `folder/reports/retrieval.json`.
 
@@ -46,6 +47,7 @@ def train_heads(
         recordings: folders of human speech to measure on, by the name they get in the record.
         command: what was typed, for the record.
         more: further training pairs.
+        train_again: False measures the models that are in `folder` and keeps what the record says of their training.
     """
     dataset, encoders = profile.dataset(), profile.encoders()
     features = {
@@ -53,21 +55,27 @@ def train_heads(
         for split, part in dataset.items()
     }
     train, test = features["train"] if more is None else _joined(features["train"], more), features["test"]
+    file = folder / "reports" / "retrieval.json"
     record: dict[str, Any] = {**provenance(command), "seed": settings.seed, "training_pairs": len(train)}
+    if not train_again:
+        record["training_pairs"] = json.loads(file.read_text("utf-8"))["training_pairs"]
     record |= {name: {} for name in ("validation_mrr", "pocket_brown_test", *recordings)}
     for name in FUSIONS:
-        torch.manual_seed(settings.seed)
-        fusion = build_fusion(name, encoders[0].dimension, encoders[1].dimension, encoders[2].dimension)
-        history = train_fusion(fusion, ContrastiveLoss(), train, features["validation"], settings)
-        record["validation_mrr"][name] = history.rows[history.best_epoch - 1]["mrr"]
-        model = CLASP(fusion, *encoders, fusion_name=name)
-        model.save_pretrained(folder / name)
+        if train_again:
+            torch.manual_seed(settings.seed)
+            fusion = build_fusion(name, *(encoder.dimension for encoder in encoders))
+            train_fusion(fusion, ContrastiveLoss(), train, features["validation"], settings)
+            model = CLASP(fusion, *encoders, fusion_name=name)
+            model.save_pretrained(folder / name)
+        else:
+            model = CLASP.from_pretrained(folder / name)
+            fusion = model.fusion
+        record["validation_mrr"][name] = validation_mrr(fusion, features["validation"])
         reports = {"pocket_brown_test": evaluate_both_directions(fuse(fusion, test), test.text, test.sentence_ids)}
         reports |= {label: evaluate_folder(model, path) for label, path in recordings.items()}
         for label, both in reports.items():
             record[label][name] = {direction: report.to_dict() for direction, report in both.items()}
             print(name, label, both["speech_to_text"], sep="\n")
-    file = folder / "reports" / "retrieval.json"
     file.parent.mkdir(parents=True, exist_ok=True)
     unfinished = file.with_suffix(".tmp")
     unfinished.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
