@@ -58,7 +58,7 @@ install: $(INSTALLED)
 # The book --------------------------------------------------------------------------------------------------------
 # A fingerprint file changes only when the contents of its sources do, so that a second run has nothing to do.
 
-$(BUILD)/.library: FORCE | $(INSTALLED)
+$(BUILD)/.package-sources: FORCE | $(INSTALLED)
 	@$(PY) book/fingerprint.py $@ $(LIBRARY_SOURCES)
 
 $(BUILD)/.book-sources: FORCE | $(INSTALLED)
@@ -68,7 +68,7 @@ $(BUILD)/.notebook-sources: FORCE | $(INSTALLED)
 	@$(PY) book/fingerprint.py $@ $(LIBRARY_SOURCES) $(NOTEBOOKS)
 
 # An unchanged notebook is not executed again, unless the library below it has changed.
-$(BUILD)/.fresh-caches: $(BUILD)/.library
+$(BUILD)/.fresh-caches: $(BUILD)/.package-sources
 	@rm -rf $(BUILD)/.jupyter_cache $(BUILD)/cache
 	@touch $@
 
