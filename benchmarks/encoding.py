@@ -3,6 +3,7 @@
 import time
 
 import numpy as np
+import torch
 
 from clasp_lib.encoders import SpeechEncoder
 from clasp_lib.synthesis import ESpeak, draw_voices
@@ -17,7 +18,7 @@ def main() -> None:
     voices = draw_voices("test", CLIPS)
     waves = [engine.synthesize(" ".join(words[: 4 + i % 11]), voice) for i, voice in enumerate(voices)]
     seconds = sum(map(len, waves)) / engine.sampling_rate
-    encoder = SpeechEncoder("pocket-hubert")
+    encoder = SpeechEncoder("pocket-ctc")
     encoder.encode(waves[:BATCH], BATCH)  # warm up
     began = time.perf_counter()
     batched = encoder.encode(waves, BATCH)
@@ -25,10 +26,15 @@ def main() -> None:
     began = time.perf_counter()
     single = np.concatenate([encoder.encode([wave]) for wave in waves])
     one_by_one = time.perf_counter() - began
+    torch.set_num_threads(1)
+    began = time.perf_counter()
+    encoder.encode(waves, BATCH)
+    on_one_core = time.perf_counter() - began
     assert np.abs(batched - single).max() < 1e-4
     print(f"{CLIPS} clips, {seconds:.0f} s of speech, on {encoder.device}")
     print(f"in batches of {BATCH}: {in_batches:.2f} s, {seconds / in_batches:.0f} x real time")
     print(f"one at a time:    {one_by_one:.2f} s, {seconds / one_by_one:.0f} x real time")
+    print(f"in batches, 1 thread: {on_one_core:.2f} s, {seconds / on_one_core:.0f} x real time")
     print(f"ratio {one_by_one / in_batches:.2f}")
 
 

@@ -20,8 +20,18 @@ from clasp_lib.encoders.checkpoints import digest_of, pocket_folder
 from clasp_lib.errors import AudioError, CheckpointError, ClaspError
 from clasp_lib.fusion import Fusion, build_fusion
 
-SHIPPED = {"pocket": "concatenation", "pocket-concatenation": "concatenation", "pocket-gating": "gating"}
-"""Models that travel inside the package, and their folders under `clasp_lib/pocket`."""
+SHIPPED = {
+    "pocket": "ctc-concatenation",
+    "pocket-concatenation": "ctc-concatenation",
+    "pocket-gating": "ctc-gating",
+    "pocket-speech-only": "ctc-speech-only",
+    "pocket-search": "search-concatenation",
+    "pocket-search-speech-only": "search-speech-only",
+}
+"""Models that travel inside the package, and their folders under `clasp_lib/pocket`.
+
+Those with "search" in their name stand on a speech encoder that was shown the sentence space; the others do not.
+"""
 
 _CONFIG, _WEIGHTS = "config.json", "model.safetensors"
 _CARD = """---

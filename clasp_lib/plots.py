@@ -11,6 +11,7 @@ from clasp_lib.audio import SAMPLING_RATE
 from clasp_lib.encoders.spectrogram import HOP, log_mel
 from clasp_lib.errors import MissingDependencyError
 from clasp_lib.evaluation import RetrievalReport
+from clasp_lib.synthesis import Utterance
 from clasp_lib.training import History
 
 if TYPE_CHECKING:
@@ -45,6 +46,57 @@ def waveform_and_spectrogram(samples: np.ndarray, title: str) -> Figure:
     bottom.set(xlabel="seconds", ylabel="mel band", xlim=(0, seconds))
     bottom.grid(False)
     figure.colorbar(image, ax=bottom, label="dB", pad=0.01)
+    return figure
+
+
+def phone_chart(utterance: Utterance, title: str) -> Figure:
+    """The spectrogram of a spoken sentence at 16 kHz, with its phones below and its words above."""
+    plt, _ = _style()
+    figure, axes = plt.subplots(figsize=(8, 3.2), layout="constrained")
+    mel = log_mel(utterance.samples).numpy()
+    seconds = len(utterance.samples) / SAMPLING_RATE
+    axes.imshow(
+        mel, origin="lower", aspect="auto", extent=(0, mel.shape[1] * HOP / SAMPLING_RATE, 0, 128), cmap="Greys"
+    )
+    for marks, height, colour in ((utterance.phones, 4, _COLOURS[0]), (utterance.words, 120, _COLOURS[1])):
+        ends = [mark.start for mark in marks[1:]] + [len(utterance.samples)]
+        for mark, end in zip(marks, ends, strict=True):
+            start = mark.start / SAMPLING_RATE
+            axes.axvline(start, 0 if height < 64 else 0.88, 0.08 if height < 64 else 1, color=colour, linewidth=1)
+            if mark.symbol != "_":
+                middle = (start + end / SAMPLING_RATE) / 2
+                axes.text(middle, height, mark.symbol, color=colour, ha="center", va="center", fontsize=8)
+    axes.set(xlabel="seconds", ylabel="mel band", xlim=(0, seconds), title=title)
+    axes.grid(False)
+    return figure
+
+
+def record_curves(rows: Sequence[Mapping[str, float]], panels: Mapping[str, Mapping[str, str]]) -> Figure:
+    """Columns of a run's record over its minutes; `panels` gives, by the name of the axis, columns and their labels."""
+    plt, _ = _style()
+    figure, grid = plt.subplots(1, len(panels), figsize=(8, 3.2), layout="constrained", squeeze=False)
+    for axes, (name, columns) in zip(grid[0], panels.items(), strict=True):
+        for (column, label), colour, dash in zip(columns.items(), _COLOURS, _DASHES, strict=False):
+            points = [(row["minutes"], row[column]) for row in rows if column in row]
+            marker = "o" if len(points) < 20 else ""
+            axes.plot(*zip(*points, strict=True), color=colour, linestyle=dash, marker=marker, label=label)
+        axes.set(xlabel="minutes of training", ylabel=name, ylim=(0, None))
+        axes.legend(fontsize=8)
+    return figure
+
+
+def probe_chart(probes: Mapping[str, Sequence[np.ndarray]]) -> Figure:
+    """Mean score of each layer, with 95% intervals; by name, `probes` has the scores of the clips for each layer."""
+    plt, _ = _style()
+    figure, axes = plt.subplots(figsize=(7, 3.6), layout="constrained")
+    for (name, layers), colour, dash in zip(probes.items(), _COLOURS, _DASHES, strict=False):
+        means = np.array([scores.mean() for scores in layers])
+        errors = np.array([1.96 * scores.std(ddof=1) / np.sqrt(len(scores)) for scores in layers])
+        axes.errorbar(
+            range(len(layers)), means, errors, color=colour, linestyle=dash, marker="o", capsize=3, label=name
+        )
+    axes.set(xlabel="layer (0 enters the first)", ylabel="score", ylim=(0, 1), xticks=range(len(layers)))
+    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
 

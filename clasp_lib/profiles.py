@@ -76,7 +76,7 @@ class Profile:
 PROFILES = {
     "pocket": Profile(
         name="pocket",
-        speech_encoder="pocket-hubert",
+        speech_encoder="pocket-ctc",
         spectrogram_encoder="pocket-efficientnet",
         text_encoder="all-MiniLM-L6-v2",
         sentences=pocket_brown,

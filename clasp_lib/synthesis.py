@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+import re
+import shutil
+import subprocess
 import sys
+import tempfile
 import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from clasp_lib.audio import resample
+from clasp_lib.audio import load_audio, resample
 from clasp_lib.corpus import SPLITS, Split
 from clasp_lib.errors import ClaspError, MissingDependencyError, TextError
 
@@ -41,6 +45,25 @@ class Voice:
     def name(self) -> str:
         """Accent and speaker, e.g. "en-us+f3": what must not be shared between splits."""
         return f"{self.accent}+{self.variant}"
+
+
+class Mark(NamedTuple):
+    """What is said from `start` on, a sample number of the clip: a word as written, or a phone of eSpeak NG's alphabet
+    without stress marks ("_" is a pause)."""
+
+    start: int
+    symbol: str
+
+
+class Utterance(NamedTuple):
+    """A spoken sentence that knows when it says what: float32 samples, its phones and its words in order.
+
+    Words that the engine runs into the one before ("of the") have no mark of their own.
+    """
+
+    samples: np.ndarray
+    phones: list[Mark]
+    words: list[Mark]
 
 
 class Synthesizer(Protocol):
@@ -127,23 +150,88 @@ class ESpeak:
             TextError: the text is empty or holds nothing that can be spoken.
             ClaspError: the engine does not know the voice.
         """
+        return self.utter(text, voice).samples
+
+    def utter(self, text: str, voice: Voice) -> Utterance:
+        """Speak `text` and tell when each phone and each word begins; the samples are those of `synthesize`.
+
+        Raises:
+            TextError, ClaspError: as `synthesize`.
+        """
         if not isinstance(text, str) or not any(ch.isalnum() for ch in text):
             raise TextError(f"text {text!r}: holds no letter or digit, so there is nothing to speak.")
-        samples, rate = _speak(text, voice)
+        samples, rate, events = _speak(text, voice)
         loud = np.flatnonzero(np.abs(samples) > 0.01 * np.abs(samples).max(initial=1e-9))
         if len(loud) == 0:
             raise TextError(f"text {text!r}: the voice {voice.name!r} makes no sound of it.")
         margin = rate // 10
-        samples = samples[max(0, loud[0] - margin) : loud[-1] + margin]
-        return np.clip(resample(samples, rate, self.sampling_rate), -1.0, 1.0)  # a resampler may overshoot
+        first = max(0, loud[0] - margin)
+        samples = samples[first : loud[-1] + margin]
+        clip = np.clip(resample(samples, rate, self.sampling_rate), -1.0, 1.0)  # a resampler may overshoot
+        marks: dict[int, list[Mark]] = {_WORD: [], _PHONE: []}
+        for kind, sample, symbol in events:
+            start = round((sample - first) * self.sampling_rate / rate)
+            if start < len(clip):
+                marks[kind].append(Mark(max(0, start), symbol))
+        return Utterance(clip, marks[_PHONE], marks[_WORD])
+
+
+class Flite:
+    """Flite, another small synthesizer (Black and Lenzo 2001), with voices learnt from recordings of people.
+
+    Nothing of the library is trained on it: it tests whether an encoder has learnt speech, or only eSpeak NG. The
+    program `flite` is a package of Debian and Ubuntu. `Voice.variant` is one of its voices, which keep their own rate
+    and pitch.
+
+    Raises:
+        MissingDependencyError: there is no program `flite`.
+    """
+
+    VOICES = ("slt", "rms", "awb")
+
+    def __init__(self, sampling_rate: int = 16_000) -> None:
+        if shutil.which("flite") is None:
+            raise MissingDependencyError("flite is not installed. Debian and Ubuntu: sudo apt-get install flite")
+        self.sampling_rate = sampling_rate
+
+    def synthesize(self, text: str, voice: Voice) -> np.ndarray:
+        """Speak `text`; see `Synthesizer`.
+
+        Raises:
+            TextError: the text holds nothing that can be spoken.
+            ClaspError: flite does not know the voice, or fails.
+        """
+        if not isinstance(text, str) or not any(ch.isalnum() for ch in text):
+            raise TextError(f"text {text!r}: holds no letter or digit, so there is nothing to speak.")
+        if voice.variant not in self.VOICES:
+            raise ClaspError(f"voice {voice.variant!r}: choose from flite's {', '.join(self.VOICES)}.")
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "speech.wav"
+            done = subprocess.run(
+                ["flite", "-voice", voice.variant, "-t", text, "-o", str(file)], capture_output=True, text=True
+            )
+            if done.returncode or not file.exists():
+                raise ClaspError(f"flite failed on {text!r}: {done.stderr.strip() or f'exit code {done.returncode}'}.")
+            return load_audio(file, self.sampling_rate)
 
 
 _LOCK = threading.Lock()
-_SYNCHRONOUS, _UTF8, _RATE, _PITCH = 2, 1, 1, 3  # constants of espeak-ng's speak_lib.h
+_SYNCHRONOUS, _UTF8, _RATE, _PITCH, _PHONE_EVENTS = 2, 1, 1, 3, 1  # constants of espeak-ng's speak_lib.h
+_END, _WORD, _PHONE = 0, 1, 7  # kinds of events
 
 
-def _speak(text: str, voice: Voice) -> tuple[np.ndarray, int]:
-    """One utterance by a freshly loaded engine: float32 samples and their rate in Hz.
+class _Event(ctypes.Structure):
+    """espeak_EVENT of speak_lib.h; `text_position` counts characters from 1."""
+
+    _fields_ = (
+        *(("kind", ctypes.c_int), ("identifier", ctypes.c_uint), ("text_position", ctypes.c_int)),
+        *(("length", ctypes.c_int), ("milliseconds", ctypes.c_int), ("sample", ctypes.c_int)),
+        *(("user_data", ctypes.c_void_p), ("string", ctypes.c_char * 8)),
+    )
+
+
+def _speak(text: str, voice: Voice) -> tuple[np.ndarray, int, list[tuple[int, int, str]]]:
+    """One utterance by a freshly loaded engine: float32 samples, their rate in Hz, and (kind, sample, symbol) events.
 
     The C library keeps oscillators and noise running from one utterance to the next, so that a clip would depend on all
     clips before it. Loading it anew (5 ms) and seeding its noise makes a clip a function of text and voice alone.
@@ -152,17 +240,37 @@ def _speak(text: str, voice: Voice) -> tuple[np.ndarray, int]:
 
     data_folder = Path(espeakng_loader.get_data_path())
     blocks: list[np.ndarray] = []
+    events: list[tuple[int, int, str]] = []
+    written, said = list(re.finditer(r"\S*\w\S*", text)), -1
 
-    def collect(samples: Any, count: int, events: Any) -> int:
+    def collect(samples: Any, count: int, news: Any) -> int:
+        nonlocal said
         if samples and count > 0:
             blocks.append(np.ctypeslib.as_array(samples, shape=(count,)).copy())
+        i = 0
+        while news and news[i].kind != _END:
+            event, i = news[i], i + 1
+            if event.kind == _WORD:
+                # A group spoken as one ("most of") puts its later words one letter into its first; "&" is no word.
+                position = event.text_position - 1
+                at = next((i for i, word in enumerate(written) if word.start() <= position < word.end()), None)
+                if at is not None and position > written[at].start() and at <= said and said + 1 < len(written):
+                    at = said + 1
+                if at is not None:
+                    said = at
+                    events.append((_WORD, event.sample, re.sub(r"^\W+|\W+$", "", written[at].group())))
+            elif event.kind == _PHONE and event.string:
+                # Stress (' , %) is not a sound of its own, and every pause is one.
+                symbol = event.string.decode("utf-8", "replace").strip("',%=|") or "_"
+                events.append((_PHONE, event.sample, "_" if symbol.startswith("_") else symbol))
         return 0
 
-    callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)(collect)
+    kind = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event))
+    callback = kind(collect)
     with _LOCK:
         library = ctypes.CDLL(espeakng_loader.get_library_path())
         try:
-            rate = library.espeak_Initialize(_SYNCHRONOUS, 0, str(data_folder.parent).encode(), 0)
+            rate = library.espeak_Initialize(_SYNCHRONOUS, 0, str(data_folder.parent).encode(), _PHONE_EVENTS)
             if rate <= 0:
                 raise ClaspError(f"eSpeak NG cannot start from {data_folder}. Reinstall the package espeakng-loader.")
             library.espeak_ng_SetRandSeed(ctypes.c_long(1))
@@ -180,7 +288,7 @@ def _speak(text: str, voice: Voice) -> tuple[np.ndarray, int]:
             library.espeak_Terminate()
             _unload(library)
     samples = np.concatenate(blocks) if blocks else np.zeros(0, np.int16)
-    return samples.astype(np.float32) / 32768, rate
+    return samples.astype(np.float32) / 32768, rate, events
 
 
 def _unload(library: ctypes.CDLL) -> None:

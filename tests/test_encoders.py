@@ -256,5 +256,5 @@ def test_the_wheel_carries_the_published_sentence_encoder() -> None:
 
 def test_missing_shipped_files_say_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(checkpoints, "pocket_folder", lambda name: tmp_path / name)
-    with pytest.raises(CheckpointError, match=r"pocket-hubert.*Reinstall"):
-        checkpoints.resolve("pocket-hubert")
+    with pytest.raises(CheckpointError, match=r"pocket-ctc.*Reinstall"):
+        checkpoints.resolve("pocket-ctc")

@@ -11,10 +11,11 @@ LIBRARY = Path(__file__).parent.parent / "clasp_lib"
 LAYERS = (
     *("errors", "folders", "audio", "players", "corpus", "synthesis", "speech_brown"),
     *("encoders.checkpoints", "encoders.speech", "encoders.spectrogram", "encoders.text", "encoders"),
-    *("profiles", "features", "fusion", "losses", "metrics", "training", "model", "evaluation"),
+    *("profiles", "features", "fusion", "losses", "metrics", "transcription", "training", "model", "evaluation"),
     *("index", "localization", "plots"),
-    *("pretraining", "pretraining.clips", "pretraining.speech", "pretraining.picture", "pretraining.heads"),
-    "pretraining.__main__",
+    *("pretraining", "pretraining.augmentation", "pretraining.clips", "pretraining.loop"),
+    *("pretraining.speech", "pretraining.sentence", "pretraining.picture"),
+    *("pretraining.heads", "pretraining.measure", "pretraining.__main__"),
 )
 FILES = sorted(path for path in LIBRARY.rglob("*.py") if path != LIBRARY / "__init__.py")
 

@@ -14,7 +14,7 @@ from clasp_lib.errors import CheckpointError
 if TYPE_CHECKING:
     import torch
 
-SHIPPED = {"pocket-hubert": "hubert", "pocket-efficientnet": "efficientnet"}
+SHIPPED = {"pocket-ctc": "ctc", "pocket-search": "search", "pocket-efficientnet": "efficientnet"}
 """Encoders that travel inside the package, and their folders under `clasp_lib/pocket`."""
 
 MINILM = "all-MiniLM-L6-v2"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,43 +14,37 @@ from clasp_lib.encoders.checkpoints import digest_of, resolve
 from clasp_lib.errors import AudioError, CheckpointError
 
 
-class SpeechEncoder:
-    """Any HuBERT or wav2vec2 of transformers: last hidden states, mean over the frames of the clip, as in CLASP.
-
-    A clip's vector does not depend on the clips beside it. Padding is masked in the attention and left out of the mean;
-    an encoder whose convolutions use group norm would still hear the padding, so its batches hold clips of one length.
+class SpeechModel:
+    """A HuBERT or wav2vec2 of transformers, loaded and frozen: what `SpeechEncoder` and `Transcriber` share.
 
     Args:
-        name: "pocket-hubert", a local folder, or a hub id such as "facebook/hubert-large-ls960-ft".
-        layer: which hidden states to average: -1 is the last layer, 0 what enters the first one.
+        name: "pocket-ctc", a local folder, or a hub id such as "facebook/hubert-large-ls960-ft".
+        kind: the class of transformers that loads it.
         device: "cuda", "cpu", ...; the GPU where there is one if not given.
 
     Raises:
         CheckpointError: no such checkpoint, or not a HuBERT or wav2vec2.
     """
 
-    def __init__(self, name: str, *, layer: int = -1, device: str | torch.device | None = None) -> None:
-        from transformers import AutoConfig, AutoFeatureExtractor, AutoModel
+    def __init__(self, name: str, kind: str, device: str | torch.device | None) -> None:
+        import transformers
 
-        self.name, self.layer = name, layer
+        self.name = name
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         folder = resolve(name)
         try:
-            config = AutoConfig.from_pretrained(folder)
+            config = transformers.AutoConfig.from_pretrained(folder)
             if config.model_type not in ("hubert", "wav2vec2"):
                 raise CheckpointError(f"{name}: is a {config.model_type!r} model; a HuBERT or wav2vec2 is needed.")
-            self._extractor = AutoFeatureExtractor.from_pretrained(folder)
-            model = AutoModel.from_pretrained(folder, dtype=torch.float32)
+            self._extractor = transformers.AutoFeatureExtractor.from_pretrained(folder)
+            model = _load(getattr(transformers, kind), folder)
         except CheckpointError:
             raise
         except Exception as error:  # transformers, safetensors and the hub each raise their own kinds
             raise CheckpointError(f"{name}: cannot be loaded as a speech encoder ({error}).") from error
-        if not -config.num_hidden_layers - 1 <= layer <= config.num_hidden_layers:
-            raise CheckpointError(f"{name}: has {config.num_hidden_layers} layers, so there is no layer {layer}.")
         self._model = model.to(self.device).eval().requires_grad_(False)
-        self._last_layer: int = config.num_hidden_layers
+        self.layers: int = config.num_hidden_layers
         self._one_length = config.feat_extract_norm == "group"
-        self.dimension: int = config.hidden_size
         self.sampling_rate: int = self._extractor.sampling_rate
         self.min_samples = _receptive_field(config.conv_kernel, config.conv_stride)
 
@@ -63,25 +58,9 @@ class SpeechEncoder:
         """Of the weights; features and indexes are only as good as long as it stays."""
         return digest_of(self._model)
 
-    def encode(self, waves: Sequence[np.ndarray], batch_size: int = 16, show_progress_bar: bool = False) -> np.ndarray:
-        """Waves at `sampling_rate`, each `(samples,)`, to float32 vectors `(n, dimension)`, in the order given."""
-        vectors = np.zeros((len(waves), self.dimension), np.float32)
-        with tqdm(total=len(waves), desc="speech", unit="clip", disable=not show_progress_bar) as bar:
-            for batch in self._batches(waves, batch_size):
-                states, frames = self._states([waves[i] for i in batch], self.layer)
-                for row, i in enumerate(batch):
-                    vectors[i] = states[row, : frames[row]].float().mean(0).cpu().numpy()
-                bar.update(len(batch))
-        return vectors
-
-    def frames(self, wave: np.ndarray) -> np.ndarray:
-        """The hidden states of one clip before they are averaged: float32 `(frames, dimension)`."""
-        states, _ = self._states([wave], self.layer)
-        return states[0].float().cpu().numpy()
-
     @torch.inference_mode()
-    def _states(self, waves: list[np.ndarray], layer: int) -> tuple[torch.Tensor, list[int]]:
-        """Hidden states (clips, frames, dimension) of a padded batch, and how many frames of each clip are real."""
+    def _outputs(self, waves: list[np.ndarray], **options: bool) -> tuple[Any, list[int]]:
+        """What the model says of a padded batch, and how many frames of each clip are real."""
         for wave in waves:
             if len(wave) < self.min_samples:
                 raise AudioError(
@@ -92,9 +71,7 @@ class SpeechEncoder:
         )
         values, mask = inputs["input_values"].to(self.device), inputs["attention_mask"].to(self.device)
         frames = self._model._get_feat_extract_output_lengths(mask.sum(1)).tolist()
-        last = layer in (-1, self._last_layer)
-        out = self._model(values, attention_mask=None if self._one_length else mask, output_hidden_states=not last)
-        return (out.last_hidden_state if last else out.hidden_states[layer]), frames
+        return self._model(values, attention_mask=None if self._one_length else mask, **options), frames
 
     def _batches(self, waves: Sequence[np.ndarray], batch_size: int) -> Iterator[list[int]]:
         """Indices of clips that run together: similar lengths, or the same length where padding would be heard."""
@@ -107,6 +84,67 @@ class SpeechEncoder:
             batch.append(i)
         if batch:
             yield batch
+
+
+class SpeechEncoder(SpeechModel):
+    """Any HuBERT or wav2vec2 of transformers: last hidden states, mean over the frames of the clip, as in CLASP.
+
+    A clip's vector does not depend on the clips beside it. Padding is masked in the attention and left out of the mean;
+    an encoder whose convolutions use group norm would still hear the padding, so its batches hold clips of one length.
+
+    Args:
+        name: "pocket-ctc", a local folder, or a hub id such as "facebook/hubert-large-ls960-ft".
+        layer: which hidden states to average: -1 is the last layer, 0 what enters the first one.
+        device: "cuda", "cpu", ...; the GPU where there is one if not given.
+
+    Raises:
+        CheckpointError: no such checkpoint, or not a HuBERT or wav2vec2.
+    """
+
+    def __init__(self, name: str, *, layer: int = -1, device: str | torch.device | None = None) -> None:
+        super().__init__(name, "AutoModel", device)
+        if not -self.layers - 1 <= layer <= self.layers:
+            raise CheckpointError(f"{name}: has {self.layers} layers, so there is no layer {layer}.")
+        self.layer = layer
+        self.dimension: int = self._model.config.hidden_size
+
+    def encode(self, waves: Sequence[np.ndarray], batch_size: int = 16, show_progress_bar: bool = False) -> np.ndarray:
+        """Waves at `sampling_rate`, each `(samples,)`, to float32 vectors `(n, dimension)`, in the order given."""
+        vectors = np.zeros((len(waves), self.dimension), np.float32)
+        with tqdm(total=len(waves), desc="speech", unit="clip", disable=not show_progress_bar) as bar:
+            for batch in self._batches(waves, batch_size):
+                states, frames = self._states([waves[i] for i in batch])
+                for row, i in enumerate(batch):
+                    vectors[i] = states[row, : frames[row]].float().mean(0).cpu().numpy()
+                bar.update(len(batch))
+        return vectors
+
+    def frames(self, wave: np.ndarray) -> np.ndarray:
+        """The hidden states of one clip before they are averaged: float32 `(frames, dimension)`."""
+        states, _ = self._states([wave])
+        return states[0].float().cpu().numpy()
+
+    def _states(self, waves: list[np.ndarray]) -> tuple[torch.Tensor, list[int]]:
+        """Hidden states (clips, frames, dimension) of a padded batch, and how many frames of each clip are real."""
+        last = self.layer in (-1, self.layers)
+        out, frames = self._outputs(waves, output_hidden_states=not last)
+        return (out.last_hidden_state if last else out.hidden_states[self.layer]), frames
+
+
+def _load(kind: Any, folder: str) -> Any:
+    """The model in single precision. A head that it has no use for is left out; a part that it lacks is an error."""
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        model, report = kind.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
+    finally:
+        logging.set_verbosity(before)
+    missing = sorted(name for name in report["missing_keys"] if not name.endswith("masked_spec_embed"))  # training's
+    if missing:
+        raise CheckpointError(f"{folder}: lacks {len(missing)} of the model's tensors, e.g. {missing[0]}.")
+    return model
 
 
 def _receptive_field(kernels: Sequence[int], strides: Sequence[int]) -> int:

@@ -1,12 +1,19 @@
-"""Make what ships in `clasp_lib/pocket`: encoders first, then the CLASP models trained on them.
+"""Make what ships in `clasp_lib/pocket`: encoders first, then the CLASP models on top of them, then their record.
 
 python -m clasp_lib.pretraining encoders WORKDIR --sentences sentences.tsv.gz [--recordings FOLDER ...]
-    speaks the sentences, trains the speech and the picture encoder, and leaves both, with the records of the run, in
-    WORKDIR. A run that was stopped goes on where it was.
+    speaks the sentences, trains the encoders one after the other, and leaves them, with the records of the runs, in
+    WORKDIR: ctc (it transcribes), search (trained further at sentence level) and efficientnet. A run that was stopped
+    goes on where it was, and one that has ended goes on when it is given more minutes.
 
-python -m clasp_lib.pretraining heads [--more WORKDIR] [--measure NAME=FOLDER ...]
-    trains both fusions on the pocket profile (and on the clips of WORKDIR), replaces the models in the package, and
-    records how good they are.
+python -m clasp_lib.pretraining install WORKDIR
+    puts the finished encoders and the records of their runs into the package.
+
+python -m clasp_lib.pretraining heads [--more WORKDIR]
+    trains the fusions on the shipped encoders, on the pocket profile's dataset and on the clips of WORKDIR, and puts
+    the models into the package.
+
+python -m clasp_lib.pretraining measure [--brown brown.zip] [--recordings NAME=FOLDER ...]
+    measures what is in the package on everything held out, and writes reports/retrieval.json.
 """
 
 from __future__ import annotations
@@ -14,6 +21,12 @@ from __future__ import annotations
 import argparse
 import os
 from pathlib import Path
+
+STAGES = {"ctc": 60.0, "search": 25.0, "picture": 10.0}
+"""What `encoders` trains, in this order, and for how many minutes."""
+
+HEADS = {"ctc": ("concatenation", "gating", "speech_only"), "search": ("concatenation", "speech_only")}
+"""The fusions that ship, by the speech encoder that they stand on."""
 
 
 def main() -> None:
@@ -28,65 +41,130 @@ def main() -> None:
     encoders.add_argument("workdir", type=Path, help="where clips, states and the finished encoders go")
     encoders.add_argument("--sentences", type=Path, required=True, help="gzipped table with a column `text`")
     encoders.add_argument("--recordings", type=Path, nargs="*", default=[], help="folders of speech with metadata.csv")
-    encoders.add_argument("--clips", type=int, default=30_000, help="sentences to speak (default %(default)s)")
-    encoders.add_argument("--minutes", type=float, default=48, help="training time of the speech encoder")
-    encoders.add_argument("--picture-minutes", type=float, default=10, help="training time of the picture encoder")
-    encoders.add_argument("--only", choices=("speech", "picture"), help="train only one of the two")
+    encoders.add_argument("--clips", type=int, default=52_000, help="sentences to speak (default %(default)s)")
+    encoders.add_argument("--stages", nargs="+", choices=tuple(STAGES), default=list(STAGES), help="(default: all)")
+    for stage, minutes in STAGES.items():
+        encoders.add_argument(f"--{stage}-minutes", type=float, default=minutes, help="(default %(default)s)")
+    encoders.add_argument("--start", type=Path, metavar="FOLDER", help="a finished ctc encoder to go on from")
+    encoders.add_argument("--compiled", action="store_true", help="use torch.compile; needs a C++ compiler")
+    encoders.add_argument("--seconds-a-batch", type=float, default=110, help="a GPU takes more (default %(default)s)")
+    install = commands.add_parser("install", help="finished encoders into the package")
+    install.add_argument("workdir", type=Path)
     heads = commands.add_parser("heads", help="the CLASP models on top of them")
-    heads.add_argument(
-        "--more", type=Path, metavar="WORKDIR", help="also train on the clips that `encoders` left there"
-    )
-    heads.add_argument("--more-clips", type=int, default=12_000, help="how many of them (default %(default)s)")
+    heads.add_argument("--more", type=Path, metavar="WORKDIR", help="also train on the clips that `encoders` spoke")
+    heads.add_argument("--more-clips", type=int, default=30_000, help="how many of them (default %(default)s)")
     heads.add_argument("--epochs", type=int, default=60, help="of training at most (default %(default)s)")
-    heads.add_argument("--keep", action="store_true", help="do not train: only measure the models again")
-    heads.add_argument(
-        "--measure", action="append", default=[], metavar="NAME=FOLDER", help="also measure on these recordings"
-    )
+    measure = commands.add_parser("measure", help="all that ships, on everything held out")
+    measure.add_argument("--brown", type=Path, help="NLTK's brown.zip: its sentences by eSpeak NG and by flite")
+    measure.add_argument("--recordings", action="append", default=[], metavar="NAME=FOLDER", help="human speech")
     args = parser.parse_args()
-    if args.recipe == "encoders":
-        _encoders(args)
-    else:
-        _heads(args)
+    {"encoders": _encoders, "install": _install, "heads": _heads, "measure": _measure}[args.recipe](args)
 
 
 def _encoders(args: argparse.Namespace) -> None:
-    from clasp_lib.pretraining.clips import read_sentences, read_training_recordings, speak
-    from clasp_lib.pretraining.picture import PictureRecipe, pretrain_picture
-    from clasp_lib.pretraining.speech import SpeechRecipe, pretrain_speech
+    from dataclasses import replace
 
-    texts = read_sentences(args.sentences, args.clips + 500, seed=0)
-    workers = os.cpu_count() or 1
-    train = speak(texts[: args.clips], "train", args.workdir / "clips", 0, workers)
-    held_out = {"synthetic": speak(texts[args.clips :], "validation", args.workdir / "clips", 0, workers)}
-    for folder in args.recordings:
-        recordings, others = read_training_recordings(folder, speakers_held_out=10)
-        train = train + recordings.repeated(2)
-        if len(others):
-            held_out[folder.name] = others
-    if args.only != "picture":
-        pretrain_speech(train, held_out, args.workdir, SpeechRecipe(minutes=args.minutes))
-    if args.only != "speech":
+    from clasp_lib.pretraining.clips import gather
+    from clasp_lib.pretraining.loop import LoopSettings
+
+    def settings(stage: str, rate: float) -> LoopSettings:
+        minutes = getattr(args, f"{stage}_minutes")
+        return LoopSettings(minutes, rate, seconds_a_batch=args.seconds_a_batch, compiled=args.compiled)
+
+    train, held_out = gather(args.sentences, args.clips, args.recordings, args.workdir / "clips", os.cpu_count() or 1)
+    if "ctc" in args.stages:
+        from clasp_lib.pretraining.speech import WEIGHTS, SpeechRecipe, pretrain_speech
+
+        recipe = SpeechRecipe(replace(settings("ctc", 2e-3), weights=WEIGHTS))
+        pretrain_speech(train, held_out, args.workdir, recipe, args.start)
+    if "search" in args.stages:
+        from clasp_lib.encoders import TextEncoder
+        from clasp_lib.pretraining.sentence import SentenceRecipe, pretrain_sentence, text_vectors
+        from clasp_lib.profiles import get_profile
+
+        text = TextEncoder(get_profile("pocket").text_encoder)
+        distinct = {sentence: n for n, sentence in enumerate(dict.fromkeys(train.texts))}
+        pool = text_vectors(text, list(distinct), args.workdir)
+        pretrain_sentence(
+            train,
+            pool[[distinct[sentence] for sentence in train.texts]],
+            {name: (clips, text.encode(clips.texts)) for name, clips in held_out.items()},
+            args.workdir / "ctc",
+            args.workdir,
+            SentenceRecipe(settings("search", 1e-3)),
+        )
+    if "picture" in args.stages:
+        from clasp_lib.pretraining.picture import PictureRecipe, pretrain_picture
+
         pretrain_picture(train, held_out, args.workdir, PictureRecipe(minutes=args.picture_minutes))
 
 
+def _install(args: argparse.Namespace) -> None:
+    import shutil
+
+    from clasp_lib.encoders.checkpoints import pocket_folder
+
+    for name in ("ctc", "search", "efficientnet"):
+        if (args.workdir / name / "model.safetensors").exists():
+            shutil.copytree(args.workdir / name, pocket_folder(name), copy_function=shutil.copyfile, dirs_exist_ok=True)
+    for record in (*args.workdir.glob("*.json"), *args.workdir.glob("*.jsonl")):
+        shutil.copyfile(record, pocket_folder("reports") / record.name)
+
+
 def _heads(args: argparse.Namespace) -> None:
+    from dataclasses import replace
+
     from clasp_lib.encoders.checkpoints import pocket_folder
     from clasp_lib.pretraining.clips import open_clips
     from clasp_lib.pretraining.heads import features_of_clips, train_heads
+    from clasp_lib.pretraining.measure import provenance, write_record
     from clasp_lib.profiles import get_profile
     from clasp_lib.training import TrainingSettings
 
     profile = get_profile("pocket")
-    recordings = {name: Path(folder) for name, _, folder in (pair.partition("=") for pair in args.measure)}
-    typed = ["python -m clasp_lib.pretraining heads", *(f"--measure {name}=FOLDER" for name in recordings)]
-    more = None
-    if args.keep:
-        typed.insert(1, "--keep")
-    if args.more:
-        typed.insert(1, f"--more WORKDIR --more-clips {args.more_clips}")
-        more = features_of_clips(open_clips(args.more / "clips", "train", args.more_clips), *profile.encoders())
+    clips = open_clips(args.more / "clips", "train", args.more_clips) if args.more else None
     settings = TrainingSettings(epochs=args.epochs, seed=profile.seed)
-    print(train_heads(profile, pocket_folder(""), settings, recordings, typed, more, not args.keep))
+    typed = "python -m clasp_lib.pretraining heads"
+    if clips:
+        typed += f" --more WORKDIR --more-clips {args.more_clips}"
+    found: dict[str, float] = {}
+    more = None
+    for encoder, fusions in HEADS.items():
+        names = {f"{encoder}-{fusion.replace('_', '-')}": fusion for fusion in fusions}
+        on = replace(profile, speech_encoder=f"pocket-{encoder}")
+        if clips:
+            more = features_of_clips(clips, on, more)
+        found |= train_heads(on, names, pocket_folder(""), settings, more)
+    record = {"seed": profile.seed, "more_clips": len(clips or ()), "validation_mrr": found}
+    write_record(pocket_folder("reports") / "heads.json", provenance([typed]) | record)
+
+
+def _measure(args: argparse.Namespace) -> None:
+    from clasp_lib.encoders.checkpoints import pocket_folder
+    from clasp_lib.model import CLASP
+    from clasp_lib.model import SHIPPED as MODELS
+    from clasp_lib.pretraining import measure
+    from clasp_lib.profiles import get_profile
+    from clasp_lib.transcription import Transcriber
+
+    folders = {name: Path(folder) for name, _, folder in (pair.partition("=") for pair in args.recordings)}
+    typed = ["python -m clasp_lib.pretraining measure", *(["--brown brown.zip"] if args.brown else [])]
+    typed += [f"--recordings {name}=FOLDER" for name in folders]
+    profile = get_profile("pocket")
+    tests = {"pocket_brown_test": measure.pocket_brown_test(profile)}
+    tests |= measure.synthetic_tests(args.brown) if args.brown else {}
+    tests |= {name: measure.recordings(folder) for name, folder in folders.items()}
+    models = {name: CLASP.from_pretrained(name) for name in MODELS if name != "pocket"}
+    transcriber = Transcriber("pocket-ctc")
+    found = {}
+    for name, test in tests.items():
+        found[name] = measure.measure(models, transcriber, test, profile.seed)
+        print(name, found[name]["transcription"], flush=True)
+        for system, both in found[name]["systems"].items():
+            print(f"  {system:<28} HITS@1 {both['speech_to_text']['hits_at_1']}", flush=True)
+    record = {**measure.provenance(typed), "seed": profile.seed, "tests": found}
+    measure.write_record(pocket_folder("reports") / "retrieval.json", record)
+    measure.update_card(pocket_folder("") / "README.md", record)
 
 
 if __name__ == "__main__":

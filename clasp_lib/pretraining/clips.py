@@ -11,6 +11,7 @@ import gzip
 import json
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,38 +19,74 @@ import numpy as np
 from tqdm import tqdm
 
 from clasp_lib.audio import SAMPLING_RATE, load_audio
-from clasp_lib.corpus import Split
+from clasp_lib.corpus import Split, pocket_brown, split_by_text
 from clasp_lib.errors import DatasetError
-from clasp_lib.synthesis import ESpeak, Voice, draw_voices
+from clasp_lib.synthesis import ESpeak, Mark, Voice, draw_voices
 
 SHARD = 1_000
+HELD_OUT = 500
 
 
 @dataclass(frozen=True)
 class Clips:
-    """Spoken sentences: `samples[i]` is a memory-mapped int16 array at 16 kHz, `texts[i]` what is said."""
+    """Spoken sentences: `samples[i]` is a memory-mapped int16 array at 16 kHz, `texts[i]` what is said.
+
+    `phones[i]` and `words[i]` say when (see `clasp_lib.synthesis.Mark`); they are empty for recordings.
+    """
 
     samples: list[np.ndarray]
     texts: list[str]
+    phones: list[list[Mark]]
+    words: list[list[Mark]]
 
     def __len__(self) -> int:
         return len(self.texts)
 
     def __add__(self, other: Clips) -> Clips:
-        return Clips(self.samples + other.samples, self.texts + other.texts)
+        return Clips(
+            self.samples + other.samples,
+            self.texts + other.texts,
+            self.phones + other.phones,
+            self.words + other.words,
+        )
 
     def repeated(self, times: int) -> Clips:
         """The same clips several times over, to give a small set more weight."""
-        return Clips(self.samples * times, self.texts * times)
+        return Clips(self.samples * times, self.texts * times, self.phones * times, self.words * times)
+
+    def first(self, n: int) -> Clips:
+        """The first `n` clips."""
+        return Clips(self.samples[:n], self.texts[:n], self.phones[:n], self.words[:n])
 
     @property
     def hours(self) -> float:
         return sum(map(len, self.samples)) / SAMPLING_RATE / 3600
 
 
-def spelled(text: str) -> str:
-    """What CTC learns to write: lower-case letters and apostrophes, words separated by one space."""
-    return " ".join(re.findall(r"[a-z]+(?:'[a-z]+)*", text.lower().replace("’", "'")))
+NOTHING = Clips([], [], [], [])
+
+
+def gather(
+    sentences: Path, n: int, recordings: Sequence[Path], folder: Path, workers: int
+) -> tuple[Clips, dict[str, Clips]]:
+    """All that the encoders learn from, and what is held out to measure them on, by name.
+
+    Training: `n` sentences in training voices, Pocket Brown's training texts in three training voices each, and three
+    times over the recordings of all but the rarer speakers. Held out: 500 other sentences in validation voices, and the
+    rarer speakers: 60 of those of a folder, or half of them if there are fewer than 120.
+    """
+    texts = read_sentences(sentences, n + HELD_OUT, seed=0)
+    own = [sentence.text for sentence in split_by_text(pocket_brown())["train"]]
+    train = speak(texts[:-HELD_OUT], "train", folder, 0, workers)
+    for seed in (1, 2, 3):
+        train = train + speak(own, "train", folder, seed, workers)
+    held_out = {"synthetic": speak(texts[-HELD_OUT:], "validation", folder, 0, workers)}
+    for path in recordings:
+        part, others = read_training_recordings(path, speakers_held_out=60)
+        train = train + part.repeated(3)
+        if len(others):
+            held_out[path.name] = others
+    return train, held_out
 
 
 def read_sentences(path: Path, n: int, seed: int, min_words: int = 3, max_words: int = 18) -> list[str]:
@@ -78,8 +115,7 @@ def speak(texts: list[str], split: Split, folder: Path, seed: int, workers: int)
     folder.mkdir(parents=True, exist_ok=True)
     with concurrent.futures.ProcessPoolExecutor(workers) as pool:
         list(tqdm(pool.map(_speak_shard, *zip(*jobs, strict=True)), total=len(jobs), desc=f"speaking ({split})"))
-    parts = [_open_shard(stem) for stem, *_ in jobs]
-    return Clips([s for part in parts for s in part.samples], [t for part in parts for t in part.texts])
+    return sum((_open_shard(stem) for stem, *_ in jobs), NOTHING)
 
 
 def open_clips(folder: Path, split: Split, n: int) -> Clips:
@@ -88,11 +124,10 @@ def open_clips(folder: Path, split: Split, n: int) -> Clips:
     Raises:
         DatasetError: there are fewer.
     """
-    parts = [_open_shard(index.with_suffix("")) for index in sorted(folder.glob(f"{split}-*.json"))]
-    samples, texts = [s for part in parts for s in part.samples], [t for part in parts for t in part.texts]
-    if len(texts) < n:
-        raise DatasetError(f"{folder}: holds {len(texts)} clips of {split}, fewer than the {n} asked for.")
-    return Clips(samples[:n], texts[:n])
+    clips = sum((_open_shard(index.with_suffix("")) for index in sorted(folder.glob(f"{split}-*.json"))), NOTHING)
+    if len(clips) < n:
+        raise DatasetError(f"{folder}: holds {len(clips)} clips of {split}, fewer than the {n} asked for.")
+    return clips.first(n)
 
 
 def read_training_recordings(folder: Path, speakers_held_out: int = 0) -> tuple[Clips, Clips]:
@@ -108,27 +143,37 @@ def read_training_recordings(folder: Path, speakers_held_out: int = 0) -> tuple[
     for wanted in (False, True):
         chosen = [row for row in rows if (row["speaker"] in held_out) == wanted]
         samples = [(load_audio(folder / row["file"]) * 32767).astype(np.int16) for row in chosen]
-        parts.append(Clips(samples, [row["text"] for row in chosen]))
+        untimed: list[list[Mark]] = [[] for _ in chosen]
+        parts.append(Clips(samples, [row["text"] for row in chosen], untimed, untimed))
     return parts[0], parts[1]
 
 
 def _speak_shard(stem: Path, texts: list[str], voices: list[Voice]) -> None:
-    if stem.with_suffix(".json").exists():
+    if stem.with_suffix(".json").exists() and _is_of(stem, texts):
         return
     engine = ESpeak(SAMPLING_RATE)
-    clips = [
-        (np.clip(engine.synthesize(text, voice), -1, 1) * 32767).astype(np.int16)
-        for text, voice in zip(texts, voices, strict=True)
-    ]
+    spoken = [engine.utter(text, voice) for text, voice in zip(texts, voices, strict=True)]
+    clips = [(np.clip(utterance.samples, -1, 1) * 32767).astype(np.int16) for utterance in spoken]
     with open(f"{stem}.npy.tmp", "wb") as file:
         np.save(file, np.concatenate(clips))
     os.replace(f"{stem}.npy.tmp", stem.with_suffix(".npy"))
-    Path(f"{stem}.json.tmp").write_text(json.dumps({"texts": texts, "lengths": [len(c) for c in clips]}))
+    index = {"texts": texts, "lengths": [len(c) for c in clips]}
+    index |= {"phones": [u.phones for u in spoken], "words": [u.words for u in spoken]}
+    Path(f"{stem}.json.tmp").write_text(json.dumps(index), encoding="utf-8")
     os.replace(f"{stem}.json.tmp", stem.with_suffix(".json"))  # last: its presence says that the shard is whole
 
 
+def _is_of(stem: Path, texts: list[str]) -> bool:
+    """Whether a shard holds these very texts, and in today's format."""
+    index = json.loads(stem.with_suffix(".json").read_text("utf-8"))
+    return index["texts"] == texts and "phones" in index
+
+
 def _open_shard(stem: Path) -> Clips:
-    index = json.loads(stem.with_suffix(".json").read_text())
+    index = json.loads(stem.with_suffix(".json").read_text("utf-8"))
     samples = np.load(stem.with_suffix(".npy"), mmap_mode="r")
     ends = np.cumsum(index["lengths"])
-    return Clips([samples[e - n : e] for e, n in zip(ends, index["lengths"], strict=True)], index["texts"])
+    phones, words = ([[Mark(*mark) for mark in clip] for clip in index[kind]] for kind in ("phones", "words"))
+    return Clips(
+        [samples[e - n : e] for e, n in zip(ends, index["lengths"], strict=True)], index["texts"], phones, words
+    )

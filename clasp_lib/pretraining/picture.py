@@ -19,7 +19,8 @@ import torch
 from torch.nn import functional
 
 from clasp_lib.encoders.spectrogram import picture
-from clasp_lib.pretraining.clips import Clips, spelled
+from clasp_lib.pretraining.clips import Clips
+from clasp_lib.transcription import spelled
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,10 @@
-"""The pocket HuBERT: HuBERT's architecture in small, trained to write down what it hears.
+"""`pocket-ctc`: HuBERT's architecture in small, trained to write down what it hears and nothing else.
 
-Two CTC heads (Graves et al. 2006) teach it: letters on a middle layer, word pieces on the last one, so that
-lower layers spell and the upper ones know words (hierarchical CTC; Sanabria and Metze 2018). Nothing here ever sees the
-sentence space that CLASP maps into: that is the point of CLASP.
+It is asked at three depths. A low layer names the phone that is heard every 10 ms: HuBERT (Hsu et al. 2021) learns to
+name clusters of frames there; a synthesiser knows the phones. A middle layer spells (connectionist temporal
+classification, CTC; Graves et al. 2006), and the last one writes word pieces, by CTC too (hierarchical CTC; Sanabria
+and Metze 2018), and says which word is being spoken. Recordings come without times, so they teach by CTC alone. Nothing
+here ever sees the sentence space that CLASP maps into: that is the point of CLASP.
 
 The first convolution is 400 samples wide with a step of 160, like the frames of a spectrogram, and two more halve the
 rate twice, to 25 frames a second. That makes it about ten times cheaper than HuBERT's seven narrow convolutions.
@@ -10,41 +12,80 @@ rate twice, to 25 frames a second. That makes it about ten times cheaper than Hu
 
 from __future__ import annotations
 
+import collections
 import json
-import math
-import os
-import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import nn
 
 from clasp_lib.audio import SAMPLING_RATE
-from clasp_lib.pretraining.clips import Clips, spelled
+from clasp_lib.pretraining.clips import Clips
+from clasp_lib.pretraining.loop import Batch, LoopSettings, batches, collate, run
+from clasp_lib.synthesis import Mark
+from clasp_lib.transcription import count_errors, greedy, spelled
+
+STEP, CENTRE, PHONES_A_FRAME = 640, 680, 4
+"""Samples from one frame to the next, the middle of what the first frame hears, and phone labels a frame."""
 
 LETTERS = " abcdefghijklmnopqrstuvwxyz'"
 """CTC classes 1 to 28; class 0 is the blank."""
 
 
+WEIGHTS = {"phone_loss": 0.4, "letter_loss": 0.3, "piece_loss": 0.5, "word_loss": 0.2}
+"""Of the four terms of the loss."""
+
+_CARD = """---
+license: mit
+language: en
+library_name: transformers
+pipeline_tag: automatic-speech-recognition
+tags: [hubert, ctc]
+---
+
+# pocket-ctc
+
+HuBERT's architecture in small, trained on transcription only, with its CTC head of 512 word pieces; the blank is the
+padding token. Loads with `AutoModelForCTC`, `AutoTokenizer` and `AutoFeatureExtractor`, or with
+`clasp_lib.transcription.Transcriber("pocket-ctc")`; without the head, with
+`clasp_lib.encoders.SpeechEncoder("pocket-ctc")`.
+
+Data, seeds, hours and curves are in `../reports/ctc.json` and `../reports/ctc.jsonl`; measures, limits and licence
+(MIT) in `../README.md`.
+"""
+
+IGNORED = -100
+"""The target that cross-entropy skips."""
+
+
 @dataclass(frozen=True)
 class SpeechRecipe:
-    """What the run depends on; `minutes` of training wherever it runs, spread over a cosine schedule."""
+    """The network, and how it is trained.
 
-    minutes: float = 45.0
+    Attributes:
+        phone_layer, letter_layer: which layers name phones and letters; pieces and words are the last one's.
+        pieces: word pieces. words: the most frequent words of the training texts.
+    """
+
+    loop: LoopSettings
     hidden_size: int = 256
     layers: int = 6
+    phone_layer: int = 2
     letter_layer: int = 3
     pieces: int = 512
-    seconds_a_batch: float = 110.0
-    learning_rate: float = 1.2e-3
-    bfloat16: bool = True
-    seed: int = 0
+    words: int = 12_000
 
 
 def build_config(recipe: SpeechRecipe):
-    """The `HubertConfig` of the pocket encoder; layer norm keeps clips independent of their batch."""
+    """The `HubertConfig` of the pocket encoder; layer norm keeps clips independent of their batch.
+
+    There is no dropout: a run this short sees each clip a few times at most, and drawing dropout's random numbers takes
+    a third of a training step on a CPU.
+    """
     from transformers import HubertConfig
 
     return HubertConfig(
@@ -58,181 +99,185 @@ def build_config(recipe: SpeechRecipe):
         conv_bias=True,
         feat_extract_norm="layer",
         do_stable_layer_norm=True,
-        num_conv_pos_embeddings=32,
+        num_conv_pos_embeddings=16,
         num_conv_pos_embedding_groups=16,
-        hidden_dropout=0.05,
-        attention_dropout=0.05,
-        activation_dropout=0.05,
+        hidden_dropout=0.0,
+        attention_dropout=0.0,
+        activation_dropout=0.0,
         feat_proj_dropout=0.0,
         final_dropout=0.0,
         layerdrop=0.0,
         mask_time_prob=0.05,
         mask_time_length=5,
         vocab_size=recipe.pieces,
+        pad_token_id=0,  # transformers' name for the blank of CTC
     )
 
 
 def train_pieces(texts: list[str], n: int):
-    """Byte-pair word pieces (`tokenizers.Tokenizer`) on spelled text; a leading "▁" marks the start of a word."""
-    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+    """Byte-pair word pieces on spelled text, as a tokenizer of transformers; "▁" marks the start of a word."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
 
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
     trainer = trainers.BpeTrainer(vocab_size=n, special_tokens=["<blank>"], show_progress=False)
     tokenizer.train_from_iterator(map(spelled, texts), trainer)
-    return tokenizer
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<blank>")
+
+
+class Answers(NamedTuple):
+    """What the heads say of a batch; `frames` counts the real ones of each clip."""
+
+    phones: torch.Tensor  # (clips, frames, 4, phones): four a frame, one each 10 ms
+    letters: torch.Tensor  # (clips, frames, letters)
+    pieces: torch.Tensor  # (clips, frames, pieces)
+    states: torch.Tensor  # (clips, frames, hidden): of the last layer, for the word head
+    frames: torch.Tensor  # (clips,)
 
 
 class SpeechLearner(nn.Module):
-    """The encoder with its two CTC heads."""
+    """The encoder with its four heads."""
 
-    def __init__(self, recipe: SpeechRecipe) -> None:
-        from transformers import HubertModel
+    def __init__(self, recipe: SpeechRecipe, phones: int) -> None:
+        from transformers import HubertForCTC
 
         super().__init__()
-        self.letter_layer = recipe.letter_layer
-        self.hubert = HubertModel(build_config(recipe))
-        self.letter_head = nn.Sequential(
-            nn.LayerNorm(recipe.hidden_size), nn.Linear(recipe.hidden_size, len(LETTERS) + 1)
+        self.phone_layer, self.letter_layer = recipe.phone_layer, recipe.letter_layer
+        model: Any = HubertForCTC(build_config(recipe))
+        model.set_attn_implementation("eager")  # on a CPU quicker than the fused one, whose backward pass is slow
+        self.hubert, self.piece_head = model.hubert, model.lm_head
+        width = recipe.hidden_size
+        self.phone_head = nn.Sequential(
+            nn.LayerNorm(width), nn.Linear(width, PHONES_A_FRAME * phones), nn.Unflatten(-1, (PHONES_A_FRAME, phones))
         )
-        self.piece_head = nn.Linear(recipe.hidden_size, recipe.pieces)
+        self.letter_head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, len(LETTERS) + 1))
+        self.word_head = nn.Linear(width, recipe.words)
 
-    def forward(self, waves: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Waves and mask (clips, samples) -> letter and piece logits (clips, frames, classes), frames a clip."""
+    def forward(self, waves: torch.Tensor, mask: torch.Tensor) -> Answers:
+        """Waves and mask (clips, samples) to answers."""
         out = self.hubert(waves, attention_mask=mask, output_hidden_states=True)
-        frames = self.hubert._get_feat_extract_output_lengths(mask.sum(1)).long()  # type: ignore[arg-type]  # (clips,)
-        return self.letter_head(out.hidden_states[self.letter_layer]), self.piece_head(out.last_hidden_state), frames
+        low, middle, top = out.hidden_states[self.phone_layer], out.hidden_states[self.letter_layer], out[0]
+        frames = self.hubert._get_feat_extract_output_lengths(mask.sum(1)).long()
+        return Answers(self.phone_head(low), self.letter_head(middle), self.piece_head(top), top, frames)
 
 
-def pretrain_speech(train: Clips, held_out: dict[str, Clips], folder: Path, recipe: SpeechRecipe) -> Path:
-    """Train, export to `folder/speech` in the layout of transformers, and return that folder.
+class Targets:
+    """What is to be answered for each clip, in numbers."""
 
-    The state is saved every two minutes: a stopped run goes on from there and keeps its schedule.
+    def __init__(self, clips: Clips, pieces: Any, words: int) -> None:
+        counts = collections.Counter(spelled(mark.symbol) for marks in clips.words for mark in marks)
+        vocabulary = {word: n for n, (word, _) in enumerate(counts.most_common(words))}
+        symbols = sorted({mark.symbol for marks in clips.phones for mark in marks})
+        self.symbols = {symbol: n for n, symbol in enumerate(symbols)}
+        self.phones = [_numbered(marks, self.symbols) for marks in clips.phones]
+        self.words = [
+            _numbered([mark._replace(symbol=spelled(mark.symbol)) for mark in marks], vocabulary)
+            for marks in clips.words
+        ]
+        self.lengths = [len(samples) for samples in clips.samples]
+        self.letters = [torch.tensor([LETTERS.index(c) + 1 for c in spelled(text)]) for text in clips.texts]
+        self.pieces = [torch.tensor(pieces.encode(spelled(text))) for text in clips.texts]
+
+    def phones_of(self, clip: int, frames: int, stretch: float) -> np.ndarray:
+        """The phone in the middle of each 10 ms: (frames, 4)."""
+        starts, numbers = self.phones[clip]
+        if not len(starts):
+            return np.full((frames, PHONES_A_FRAME), IGNORED)
+        middles = CENTRE + STEP * np.arange(frames)[:, None] + STEP // 4 * (np.arange(PHONES_A_FRAME) - 1.5)
+        return numbers[np.maximum(np.searchsorted(starts * stretch, middles, side="right") - 1, 0)]
+
+    def words_of(
+        self, clip: int, frames: int, stretch: float, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """A random frame within each word that the vocabulary knows, and the word's number: (words,) each."""
+        starts, numbers = self.words[clip]
+        ends = np.append(starts[1:], self.lengths[clip])
+        moments = (starts + rng.random(len(starts)) * (ends - starts)) * stretch
+        at = np.clip(np.rint((moments - CENTRE) / STEP).astype(int), 0, frames - 1)
+        return at[numbers != IGNORED], numbers[numbers != IGNORED]
+
+
+def _numbered(marks: list[Mark], numbers: dict[str, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Starts and numbers of symbols, (marks,) each."""
+    starts = np.array([mark.start for mark in marks], dtype=np.int64)
+    return starts, np.array([numbers.get(mark.symbol, IGNORED) for mark in marks], dtype=np.int64)
+
+
+def pretrain_speech(
+    train: Clips, held_out: Mapping[str, Clips], folder: Path, recipe: SpeechRecipe, start: Path | None = None
+) -> Path:
+    """Train, export to `folder/ctc` in the layout of transformers, and return that folder.
+
+    Args:
+        held_out: clips to measure the learning curve on, by name.
+        start: a finished encoder to go on from, instead of random weights; its word pieces are kept.
     """
-    torch.manual_seed(recipe.seed)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    folder.mkdir(parents=True, exist_ok=True)
-    pieces = train_pieces(train.texts, recipe.pieces)
-    letters = [torch.tensor([LETTERS.index(c) + 1 for c in spelled(text)]) for text in train.texts]
-    words = [torch.tensor(pieces.encode(spelled(text)).ids) for text in train.texts]
-    learner = SpeechLearner(recipe).to(device)
-    optimizer = torch.optim.AdamW(learner.parameters(), recipe.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
-    elapsed, step, epoch, seen = 0.0, 0, 0, 0
-    state_file, log_file = folder / "state.safetensors", folder / "speech.jsonl"
-    if state_file.exists():
-        progress = _load_state(state_file, learner, optimizer)
-        elapsed, (step, epoch, seen) = progress["elapsed"], (int(progress[n]) for n in ("step", "epoch", "seen"))
-    rng = np.random.default_rng([recipe.seed, epoch])
-    budget, saved = recipe.minutes * 60, elapsed
-    running: list[float] = []
-    while elapsed < budget:
-        epoch += 1
-        for batch in batches([len(s) for s in train.samples], recipe.seconds_a_batch, rng):
-            began = time.monotonic()
-            done = elapsed / budget
-            for group in optimizer.param_groups:
-                group["lr"] = (
-                    recipe.learning_rate * min(1.0, (step + 1) / 300) * 0.5 * (1 + math.cos(math.pi * min(done, 1)))
-                )
-            waves, mask = collate([train.samples[i] for i in batch], rng)
-            with torch.autocast(device.type, torch.bfloat16, enabled=recipe.bfloat16):
-                letter_logits, piece_logits, frames = learner(waves.to(device), mask.to(device))
-            letter_loss = ctc(letter_logits, frames, [letters[i] for i in batch])
-            piece_loss = ctc(piece_logits, frames, [words[i] for i in batch])
-            optimizer.zero_grad()
-            (0.4 * letter_loss + 0.6 * piece_loss).backward()
-            nn.utils.clip_grad_norm_(learner.parameters(), 1.0)
-            optimizer.step()
-            step, seen = step + 1, seen + len(batch)
-            elapsed += time.monotonic() - began
-            running.append(piece_loss.item())
-            if step % 100 == 0:
-                line = {"step": step, "epoch": epoch, "minutes": round(elapsed / 60, 2), "clips": seen}
-                line |= {"letter_loss": round(letter_loss.item(), 3), "piece_loss": round(float(np.mean(running)), 3)}
-                running.clear()
-                print(json.dumps(line), flush=True)
-                with open(log_file, "a") as log:
-                    log.write(json.dumps(line) + "\n")
-            if elapsed - saved > 120 or elapsed >= budget:
-                saved = elapsed
-                progress = {"elapsed": elapsed, "step": step, "epoch": epoch, "seen": seen}
-                _save_state(state_file, learner, optimizer, progress)
-            if elapsed >= budget:
-                break
+    from transformers import AutoTokenizer
+
+    torch.manual_seed(recipe.loop.seed)
+    if start and (start / "tokenizer.json").exists():
+        pieces = AutoTokenizer.from_pretrained(start)
+    else:
+        pieces = train_pieces(train.texts, recipe.pieces)
+    targets = Targets(train, pieces, recipe.words)
+    learner = SpeechLearner(recipe, len(targets.symbols))
+    if start:
+        _load(learner, start)
+    learner.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    if recipe.loop.compiled:
+        learner.hubert.encoder.compile(dynamic=True)
+    rng = np.random.default_rng(recipe.loop.seed)
+
+    def losses(numbers: np.ndarray, batch: Batch) -> dict[str, torch.Tensor]:
+        answers = learner(batch.waves, batch.mask)
+        device, frames = answers.frames.device, answers.frames.tolist()
+        phones = np.full(answers.phones.shape[:3], IGNORED)
+        rows, moments, words = [], [], []
+        for row, (clip, n, stretch) in enumerate(zip(numbers, frames, batch.stretch, strict=True)):
+            phones[row, :n] = targets.phones_of(clip, n, stretch)
+            at, said = targets.words_of(clip, n, stretch, rng)
+            rows.append(np.full(len(at), row))
+            moments.append(at)
+            words.append(said)
+        guesses = learner.word_head(answers.states[np.concatenate(rows), np.concatenate(moments)])
+        return {
+            "phone_loss": cross_entropy(answers.phones, torch.from_numpy(phones).to(device)),
+            "letter_loss": ctc(answers.letters, answers.frames, [targets.letters[i] for i in numbers]),
+            "piece_loss": ctc(answers.pieces, answers.frames, [targets.pieces[i] for i in numbers]),
+            "word_loss": cross_entropy(guesses, torch.from_numpy(np.concatenate(words)).to(device)),
+        }
+
+    def measure() -> dict[str, float]:
+        rates = {}
+        for name, clips in held_out.items():
+            errors = count_errors(list(map(spelled, clips.texts)), transcribe(learner, clips, pieces))
+            for unit in ("letter", "word"):
+                rate = errors[f"{unit}_errors"].sum() / errors[f"{unit}s"].sum()
+                rates[f"{name}_{unit}_error_rate"] = round(float(rate), 4)
+        return rates
+
+    progress = run(learner, losses, measure, train, folder, "ctc", recipe.loop)
     report = {
         "recipe": asdict(recipe),
         "parameters": sum(p.numel() for p in learner.hubert.parameters()),
         "train_clips": len(train),
         "train_hours": round(train.hours, 2),
-        "clips_seen": seen,
-        "error_rates": {name: error_rates(learner, clips, pieces) for name, clips in held_out.items()},
+        "clips_seen": int(progress["seen"]),
+        "held_out_clips": {name: len(clips) for name, clips in held_out.items()},
+        "error_rates": measure(),
     }
-    (folder / "speech.json").write_text(json.dumps(report, indent=1) + "\n")
-    print(json.dumps(report), flush=True)
-    return export(learner, folder / "speech")
+    (folder / "ctc.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    return export(learner, pieces, folder / "ctc")
 
 
-def _save_state(file: Path, learner: nn.Module, optimizer: torch.optim.Optimizer, progress: dict[str, float]) -> None:
-    """Weights, AdamW's moments and where the run is, as safetensors; whole or not at all."""
-    from safetensors.torch import save_file
-
-    tensors = {f"learner.{name}": tensor.detach() for name, tensor in learner.state_dict().items()}
-    for number, moments in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{number}.{name}": tensor for name, tensor in moments.items()}
-    metadata = {name: repr(value) for name, value in progress.items()}
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, f"{file}.tmp", metadata=metadata)
-    os.replace(f"{file}.tmp", file)
-
-
-def _load_state(file: Path, learner: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, float]:
-    """The inverse of `_save_state`; returns the progress."""
-    from safetensors import safe_open
-
-    with safe_open(file, "pt") as stored:
-        tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
-        progress = {name: float(value) for name, value in stored.metadata().items()}
-    prefix = "learner."
-    learner.load_state_dict({n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)})
-    state: dict[int, dict[str, torch.Tensor]] = {}
-    for name, tensor in tensors.items():
-        if name.startswith("optimizer."):
-            _, number, moment = name.split(".")
-            state.setdefault(int(number), {})[moment] = tensor
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
-    return progress
-
-
-def batches(lengths: list[int], seconds: float, rng: np.random.Generator) -> list[np.ndarray]:
-    """Shuffled batches of clips of similar length, each about `seconds` long in all, padding included."""
-    noisy = np.asarray(lengths) * rng.uniform(0.9, 1.1, len(lengths))
-    out: list[np.ndarray] = []
-    current: list[int] = []
-    longest = 0
-    for i in np.argsort(noisy):
-        longest = max(longest, lengths[i])
-        if current and longest * (len(current) + 1) > seconds * SAMPLING_RATE:
-            out.append(np.array(current))
-            current, longest = [], lengths[i]
-        current.append(i)
-    out.append(np.array(current))
-    return [out[i] for i in rng.permutation(len(out))]
-
-
-def collate(clips: list[np.ndarray], rng: np.random.Generator | None = None) -> tuple[torch.Tensor, torch.Tensor]:
-    """Pad to one length, normalise each clip to zero mean and unit variance; with `rng`, add white noise to half of
-    them at 5 to 35 dB. Returns waves and mask, (clips, samples)."""
-    waves = torch.zeros(len(clips), max(map(len, clips)))
-    mask = torch.zeros(len(clips), waves.shape[1], dtype=torch.long)
-    for row, clip in enumerate(clips):
-        wave = torch.from_numpy(clip.astype(np.float32))
-        wave = (wave - wave.mean()) / (wave.std() + 1e-5)
-        if rng is not None and rng.random() < 0.5:
-            noise = torch.from_numpy(rng.standard_normal(len(clip), dtype=np.float32))
-            wave = wave + noise * 10 ** (-rng.uniform(5, 35) / 20)
-            wave = wave / wave.std()
-        waves[row, : len(clip)] = wave
-        mask[row, : len(clip)] = 1
-    return waves, mask
+def cross_entropy(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Mean cross-entropy of logits (..., classes) over the targets (...) that are not `IGNORED`; 0 if all are."""
+    total = nn.functional.cross_entropy(
+        logits.float().flatten(0, -2), targets.flatten(), ignore_index=IGNORED, reduction="sum"
+    )
+    return total / (targets != IGNORED).sum().clamp_min(1)
 
 
 def ctc(logits: torch.Tensor, frames: torch.Tensor, targets: list[torch.Tensor]) -> torch.Tensor:
@@ -243,57 +288,43 @@ def ctc(logits: torch.Tensor, frames: torch.Tensor, targets: list[torch.Tensor])
     return nn.functional.ctc_loss(log_probs, flat, frames, lengths, zero_infinity=True)
 
 
-def greedy(logits: torch.Tensor, frames: torch.Tensor) -> list[list[int]]:
-    """Best class of each frame, repeats merged, blanks dropped."""
-    best = logits.argmax(-1).cpu()
-    rows = [torch.unique_consecutive(row[:n]) for row, n in zip(best, frames.tolist(), strict=True)]
-    return [row[row != 0].tolist() for row in rows]
-
-
 @torch.no_grad()
-def error_rates(learner: SpeechLearner, clips: Clips, pieces) -> dict[str, float]:
-    """Letter error rate of the letter head, letter and word error rates of the piece head, on `clips`."""
+def transcribe(learner: SpeechLearner, clips: Clips, pieces: Any) -> list[str]:
+    """What the piece head writes, clip by clip."""
     learner.eval()
     device = next(learner.parameters()).device
-    said, by_letter, by_piece = [], [], []
+    texts = [""] * len(clips)
     for batch in batches([len(s) for s in clips.samples], 110.0, np.random.default_rng(0)):
-        waves, mask = collate([clips.samples[i] for i in batch])
-        letter_logits, piece_logits, frames = learner(waves.to(device), mask.to(device))
-        said += [spelled(clips.texts[i]) for i in batch]
-        by_letter += ["".join(LETTERS[c - 1] for c in row).strip() for row in greedy(letter_logits, frames)]
-        joined = ("".join(pieces.id_to_token(c) for c in row) for row in greedy(piece_logits, frames))
-        by_piece += [text.replace("▁", " ").strip() for text in joined]
+        waves, mask, _ = collate([clips.samples[i] for i in batch])
+        answers = learner(waves.to(device), mask.to(device))
+        for i, symbols in zip(batch, greedy(answers.pieces, answers.frames.tolist()), strict=True):
+            texts[i] = pieces.decode(symbols).strip()
     learner.train()
-    return {
-        "clips": len(clips),
-        "letter_error_rate": round(_error_rate(said, by_letter), 4),
-        "piece_letter_error_rate": round(_error_rate(said, by_piece), 4),
-        "piece_word_error_rate": round(_error_rate([s.split() for s in said], [s.split() for s in by_piece]), 4),
-    }
+    return texts
 
 
-def _error_rate(references: list, guesses: list) -> float:
-    """Edit distance over reference length, both summed over all pairs."""
-    errors = sum(_edit_distance(r, g) for r, g in zip(references, guesses, strict=True))
-    return errors / max(1, sum(map(len, references)))
+def export(learner: SpeechLearner, pieces: Any, folder: Path) -> Path:
+    """Write the encoder with its word-piece head, half precision, as transformers stores any `HubertForCTC`."""
+    from transformers import HubertForCTC, Wav2Vec2FeatureExtractor
 
-
-def _edit_distance(a, b) -> int:
-    row = list(range(len(b) + 1))
-    for i, x in enumerate(a, 1):
-        previous, row[0] = row[0], i
-        for j, y in enumerate(b, 1):
-            previous, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, previous + (x != y))
-    return row[-1]
-
-
-def export(learner: SpeechLearner, folder: Path) -> Path:
-    """Write the encoder without its heads, half precision, as transformers stores any HuBERT."""
-    from transformers import Wav2Vec2FeatureExtractor
-
-    encoder = learner.hubert.cpu().eval().half()
-    encoder.save_pretrained(folder)
-    Wav2Vec2FeatureExtractor(
-        sampling_rate=SAMPLING_RATE, do_normalize=True, return_attention_mask=True
-    ).save_pretrained(folder)
+    model = HubertForCTC(learner.hubert.config)
+    model.hubert.load_state_dict(learner.hubert.state_dict())
+    model.lm_head.load_state_dict(learner.piece_head.state_dict())
+    model.eval().half().save_pretrained(folder)
+    pieces.save_pretrained(folder)
+    extractor = Wav2Vec2FeatureExtractor(sampling_rate=SAMPLING_RATE, do_normalize=True, return_attention_mask=True)
+    extractor.save_pretrained(folder)
+    (folder / "README.md").write_text(_CARD, encoding="utf-8")
     return folder
+
+
+def _load(learner: SpeechLearner, folder: Path) -> None:
+    """Weights of an encoder that `export` wrote, or of a HuBERT of the same shape without a head."""
+    from transformers import AutoConfig, HubertForCTC, HubertModel
+
+    if "HubertForCTC" in (AutoConfig.from_pretrained(folder).architectures or []):
+        stored = HubertForCTC.from_pretrained(folder, dtype=torch.float32)
+        learner.piece_head.load_state_dict(stored.lm_head.state_dict())
+        learner.hubert.load_state_dict(stored.hubert.state_dict())
+    else:
+        learner.hubert.load_state_dict(HubertModel.from_pretrained(folder, dtype=torch.float32).state_dict())
