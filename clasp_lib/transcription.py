@@ -35,10 +35,6 @@ class Transcriber(SpeechModel):
         from transformers import AutoTokenizer
 
         super().__init__(name, "AutoModelForCTC", device)
-        if "ForCTC" not in str(self._model.config.architectures):
-            raise CheckpointError(
-                f"{name}: has no CTC head, so it cannot transcribe. Choose a checkpoint that has one."
-            )
         try:
             self._tokenizer: Any = AutoTokenizer.from_pretrained(resolve(name))
         except Exception as error:  # transformers and tokenizers each raise their own kinds

@@ -126,7 +126,7 @@ def test_the_record_holds_every_test_and_every_system(record: dict) -> None:
             for values in both.values():
                 report = RetrievalReport.from_dict(values)
                 assert report.hits_at_1.low <= report.hits_at_1.value <= report.hits_at_5.value
-                assert report.hits_at_1.value <= report.mrr.value and report.median_rank.value <= report.mean_rank.value
+                assert report.hits_at_1.value <= report.mrr.value
     for name in ("brown_espeak", "brown_flite"):
         assert record["tests"][name]["clips"] == 1_500
 

@@ -37,7 +37,7 @@ class SpeechModel:
             if config.model_type not in ("hubert", "wav2vec2"):
                 raise CheckpointError(f"{name}: is a {config.model_type!r} model; a HuBERT or wav2vec2 is needed.")
             self._extractor = transformers.AutoFeatureExtractor.from_pretrained(folder)
-            model = _load(getattr(transformers, kind), folder)
+            model = _load(getattr(transformers, kind), folder, name)
         except CheckpointError:
             raise
         except Exception as error:  # transformers, safetensors and the hub each raise their own kinds
@@ -131,7 +131,7 @@ class SpeechEncoder(SpeechModel):
         return (out.last_hidden_state if last else out.hidden_states[self.layer]), frames
 
 
-def _load(kind: Any, folder: str) -> Any:
+def _load(kind: Any, folder: str, name: str) -> Any:
     """The model in single precision. A head that it has no use for is left out; a part that it lacks is an error."""
     from transformers.utils import logging
 
@@ -141,9 +141,11 @@ def _load(kind: Any, folder: str) -> Any:
         model, report = kind.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
     finally:
         logging.set_verbosity(before)
-    missing = sorted(name for name in report["missing_keys"] if not name.endswith("masked_spec_embed"))  # training's
+    missing = sorted(key for key in report["missing_keys"] if not key.endswith("masked_spec_embed"))  # training's
+    if any(key.startswith("lm_head.") for key in missing):
+        raise CheckpointError(f"{name}: has no CTC head, so it cannot transcribe. Choose one that has it.")
     if missing:
-        raise CheckpointError(f"{folder}: lacks {len(missing)} of the model's tensors, e.g. {missing[0]}.")
+        raise CheckpointError(f"{name}: lacks {len(missing)} of the model's tensors, e.g. {missing[0]}.")
     return model
 
 
