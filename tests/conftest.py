@@ -20,6 +20,21 @@ Encoders: TypeAlias = "tuple[SpeechEncoder, SpectrogramEncoder, TextEncoder]"
 RATE = 16_000
 
 
+SMALL = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 64,
+    "conv_dim": (32, 32, 32),
+    "conv_kernel": (40, 8, 4),
+    "conv_stride": (20, 8, 2),
+    "num_conv_pos_embeddings": 16,
+    "num_conv_pos_embedding_groups": 4,
+    "initializer_range": 0.2,
+}
+"""The shape of every tiny HuBERT and wav2vec2 of the tests."""
+
+
 class Tiny(NamedTuple):
     """Folders with random checkpoints: HuBERT (layer norm), wav2vec2 (group norm), EfficientNet, sentence encoder."""
 
@@ -90,22 +105,10 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     paths = Tiny(*(folder / name for name in Tiny._fields))
     torch.manual_seed(0)
 
-    small = {
-        "hidden_size": 32,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "intermediate_size": 64,
-        "conv_dim": (32, 32, 32),
-        "conv_kernel": (40, 8, 4),
-        "conv_stride": (20, 8, 2),
-        "num_conv_pos_embeddings": 16,
-        "num_conv_pos_embedding_groups": 4,
-        "initializer_range": 0.2,
-    }
-    hubert = HubertConfig(**small, feat_extract_norm="layer", conv_bias=True, do_stable_layer_norm=True)
+    hubert = HubertConfig(**SMALL, feat_extract_norm="layer", conv_bias=True, do_stable_layer_norm=True)
     HubertModel(hubert).save_pretrained(paths.hubert)
     Wav2Vec2FeatureExtractor(return_attention_mask=True).save_pretrained(paths.hubert)
-    Wav2Vec2Model(Wav2Vec2Config(**small, feat_extract_norm="group")).save_pretrained(paths.wav2vec2)
+    Wav2Vec2Model(Wav2Vec2Config(**SMALL, feat_extract_norm="group")).save_pretrained(paths.wav2vec2)
     Wav2Vec2FeatureExtractor(return_attention_mask=False).save_pretrained(paths.wav2vec2)
 
     normal = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5), "input_size": (3, 64, 96)}

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import Clip, Tiny
+from conftest import SMALL, Clip, Tiny
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     HubertConfig,
@@ -36,19 +36,7 @@ def recognisers(tmp_path_factory: pytest.TempPathFactory, clips: list[Clip]) -> 
     """Random CTC models in the layout of the hub: HuBERT (layer norm, word pieces), wav2vec2 (group norm, letters)."""
     folders = {name: tmp_path_factory.mktemp("recognisers") / name for name in ("pieces", "letters")}
     torch.manual_seed(0)
-    small = {
-        "hidden_size": 32,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "intermediate_size": 64,
-        "conv_dim": (32, 32, 32),
-        "conv_kernel": (40, 8, 4),
-        "conv_stride": (20, 8, 2),
-        "num_conv_pos_embeddings": 16,
-        "num_conv_pos_embedding_groups": 4,
-        "initializer_range": 0.2,
-        "pad_token_id": 0,
-    }
+    small = SMALL | {"pad_token_id": 0}
     pieces = Tokenizer(models.BPE())
     pieces.pre_tokenizer, pieces.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
     trainer = trainers.BpeTrainer(vocab_size=60, special_tokens=["<blank>"], show_progress=False)
