@@ -129,6 +129,20 @@ class SpeechOnly(Fusion):
         return self.speech_branch(speech)
 
 
+class Linear(Fusion):
+    """One linear layer from the speech vector: the plainest bridge there is, and a baseline for all others.
+
+    Batch norm goes before it, since mean vectors of speech differ by little beside what they share.
+    """
+
+    def __init__(self, speech_width: int, picture_width: int, width: int) -> None:
+        super().__init__(speech_width, picture_width, width)
+        self.layer = nn.Sequential(nn.BatchNorm1d(speech_width), nn.Linear(speech_width, width))
+
+    def fuse(self, speech: torch.Tensor, picture: torch.Tensor) -> torch.Tensor:
+        return self.layer(speech)
+
+
 class PictureOnly(Fusion):
     """The picture branch alone."""
 
@@ -144,6 +158,7 @@ FUSIONS: dict[str, type[Fusion]] = {
     "concatenation": Concatenation,
     "gating": Gating,
     "speech_only": SpeechOnly,
+    "linear": Linear,
     "picture_only": PictureOnly,
 }
 

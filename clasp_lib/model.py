@@ -25,8 +25,10 @@ SHIPPED = {
     "pocket-concatenation": "ctc-concatenation",
     "pocket-gating": "ctc-gating",
     "pocket-speech-only": "ctc-speech-only",
+    "pocket-linear": "ctc-linear",
     "pocket-search": "search-concatenation",
     "pocket-search-speech-only": "search-speech-only",
+    "pocket-search-linear": "search-linear",
 }
 """Models that travel inside the package, and their folders under `clasp_lib/pocket`.
 

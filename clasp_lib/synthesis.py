@@ -128,6 +128,16 @@ def draw_voices(split: Split, n: int, seed: int = 0) -> list[Voice]:
     ]
 
 
+def trimmed(samples: np.ndarray, rate: int) -> tuple[np.ndarray, int]:
+    """Samples with at most 0.1 s of silence (40 dB below the peak) before and after the sound, and how many were cut
+    off in front; none are left of a silent clip."""
+    loud = np.flatnonzero(np.abs(samples) > 0.01 * np.abs(samples).max(initial=1e-9))
+    if len(loud) == 0:
+        return samples[:0], 0
+    first = max(0, int(loud[0]) - rate // 10)
+    return samples[first : loud[-1] + rate // 10], first
+
+
 class ESpeak:
     """eSpeak NG, a formant synthesizer: small, quick (hundreds of times faster than speech), 100 languages.
 
@@ -161,12 +171,9 @@ class ESpeak:
         if not isinstance(text, str) or not any(ch.isalnum() for ch in text):
             raise TextError(f"text {text!r}: holds no letter or digit, so there is nothing to speak.")
         samples, rate, events = _speak(text, voice)
-        loud = np.flatnonzero(np.abs(samples) > 0.01 * np.abs(samples).max(initial=1e-9))
-        if len(loud) == 0:
+        samples, first = trimmed(samples, rate)
+        if len(samples) == 0:
             raise TextError(f"text {text!r}: the voice {voice.name!r} makes no sound of it.")
-        margin = rate // 10
-        first = max(0, loud[0] - margin)
-        samples = samples[first : loud[-1] + margin]
         clip = np.clip(resample(samples, rate, self.sampling_rate), -1.0, 1.0)  # a resampler may overshoot
         marks: dict[int, list[Mark]] = {_WORD: [], _PHONE: []}
         for kind, sample, symbol in events:

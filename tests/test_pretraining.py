@@ -28,8 +28,8 @@ from clasp_lib.corpus import pocket_brown
 from clasp_lib.encoders import SpectrogramEncoder, SpeechEncoder
 from clasp_lib.errors import CheckpointError, DatasetError
 from clasp_lib.features import extract_features
+from clasp_lib.pretraining import ablation, loop, sentence, speech
 from clasp_lib.pretraining import clips as recipe_clips
-from clasp_lib.pretraining import loop, sentence, speech
 from clasp_lib.pretraining.augmentation import (
     AUGMENTATIONS,
     SHARES,
@@ -37,6 +37,7 @@ from clasp_lib.pretraining.augmentation import (
     babble,
     band_limit,
     codec,
+    equalizer,
     noise,
     reverberation,
     speed,
@@ -55,9 +56,11 @@ from clasp_lib.pretraining.speech import (
     SpeechLearner,
     SpeechRecipe,
     Targets,
+    bag_loss,
     build_config,
     cross_entropy,
     ctc,
+    mean_over_frames,
     pretrain_speech,
     train_pieces,
     transcribe,
@@ -136,8 +139,8 @@ def test_clips_come_back_as_they_were_spoken(tmp_path: Path, monkeypatch: pytest
     assert clips.hours == pytest.approx(sum(map(len, clips.samples)) / 16_000 / 3600)
     twice = (clips + clips).repeated(2)
     assert [len(part) for part in (twice.samples, twice.texts, twice.phones, twice.words)] == [12] * 4
-    assert twice.words[3:6] == clips.words and twice.first(4).phones == [*clips.phones, clips.phones[0]]
-    assert open_clips(tmp_path, "train", 2).texts == texts[:2]
+    assert twice.words[3:6] == clips.words and twice.chosen(range(4)).phones == [*clips.phones, clips.phones[0]]
+    assert open_clips(tmp_path, "train", 2).texts == texts[::2]  # evenly from all of them
     with pytest.raises(DatasetError, match="holds 3 clips of train"):
         open_clips(tmp_path, "train", 4)
 
@@ -241,6 +244,19 @@ def test_speed_changes_tempo_and_pitch_together() -> None:
         pitch = torch.fft.rfft(played).abs().argmax() / len(played) * 16_000
         assert pitch == pytest.approx(440 * len(tone) / len(played), abs=2)
     assert ratios == {0.8, 0.85, 0.9, 0.95, 1.05, 1.1, 1.15, 1.2}
+
+
+def test_an_equalizer_colours_and_adds_nothing(waves: list[torch.Tensor]) -> None:
+    hiss = torch.from_numpy(np.random.default_rng(0).standard_normal(32_000, np.float32))
+    gains = []
+    for seed in range(40):
+        heard = equalizer(hiss, np.random.default_rng(seed), [])
+        bands = [band_power(heard, f, 1.1 * f) / band_power(hiss, f, 1.1 * f) for f in (100, 400, 1_600, 6_000)]
+        gains.append(10 * np.log10(bands))
+        louder = equalizer(3 * hiss, np.random.default_rng(seed), [])
+        torch.testing.assert_close(louder, 3 * heard, rtol=1e-3, atol=1e-3)  # linear: it is a filter
+    assert -12.5 < np.min(gains) < -8 and 8 < np.max(gains) < 12.5
+    assert np.all(np.std(gains, axis=0) > 4) and abs(np.corrcoef(np.array(gains).T)[0, 3]) < 0.5
 
 
 def test_a_narrow_band_is_quiet_above_and_whole_below() -> None:
@@ -484,6 +500,29 @@ def test_cross_entropy_skips_what_nobody_knows() -> None:
     assert cross_entropy(logits, targets).item() == pytest.approx(by_hand.item(), abs=1e-6)
 
 
+def test_the_mean_leaves_padding_out() -> None:
+    states = torch.tensor([[[1.0, 2.0], [3.0, 4.0], [9.0, 9.0]], [[5.0, 6.0], [9.0, 9.0], [9.0, 9.0]]])
+    means = mean_over_frames(states, torch.tensor([2, 1]))
+    assert means.tolist() == [[2.0, 3.0], [5.0, 6.0]]
+
+
+def test_each_word_of_a_bag_has_an_equal_share() -> None:
+    logits = torch.randn(3, 6, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    log_p = logits.log_softmax(-1)
+    bags = [np.array([1, 4]), np.array([], dtype=np.int64), np.array([0])]
+    loss = bag_loss(logits, bags)
+    expected = -((log_p[0, 1] + log_p[0, 4]) / 2 + log_p[2, 0]) / 3  # a clip of unknown words teaches nothing
+    assert loss.item() == pytest.approx(expected.item(), abs=1e-6)
+    nothing = bag_loss(logits, [np.array([], dtype=np.int64)] * 3)
+    nothing.backward()
+    assert nothing.item() == 0 and not logits.grad.any()
+
+
+def test_a_bag_holds_the_known_words_of_any_clip(targets: Targets) -> None:
+    names = {"the": 0, "cat's": 1}  # "rare" is not of the two most frequent
+    assert [bag.tolist() for bag in targets.bags] == [[names["the"], names["cat's"]], [names["the"]], []]
+
+
 # The loop ----------------------------------------------------------------------------------------------------------
 
 
@@ -550,12 +589,14 @@ def test_a_run_gives_each_clip_once_an_epoch_and_keeps_a_record(clock: None, tmp
 
 
 def test_an_interrupted_run_goes_on_from_its_last_state(clock: None, tmp_path: Path) -> None:
-    stopped = Trial(tmp_path, stop_at=150)
-    assert len(stopped.given) == 150
+    stopped = Trial(tmp_path, stop_at=220)
+    assert len(stopped.given) == 220
     resumed = Trial(tmp_path)
     assert resumed.progress["step"] == resumed.progress["elapsed"] == 300
     assert len(resumed.given) == 300 - 121  # the state is saved every two minutes
     assert resumed.progress["seen"] == sum(map(len, stopped.given[:121])) + sum(map(len, resumed.given))
+    recorded = [line["step"] for line in lines(tmp_path / "trial.jsonl") if "first" in line]
+    assert recorded == [100, 200, 300]  # the lost steps up to 220 are not in the record twice
     assert abs(resumed.pair.first.item() - 1) < 0.05
     longer = Trial(tmp_path, minutes=6.0)
     assert longer.progress["step"] == 360 and len(longer.given) == 60
@@ -606,7 +647,7 @@ def progress(folder: Path, name: str = "ctc") -> dict[str, float]:
 @pytest.fixture(scope="module")
 def encoder(clock: None, spoken: Clips, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A transcribing encoder after three steps."""
-    return pretrain_speech(spoken, {"some": spoken.first(2)}, tmp_path_factory.mktemp("run"), TINY)
+    return pretrain_speech(spoken, {"some": spoken.chosen(range(2))}, tmp_path_factory.mktemp("run"), TINY)
 
 
 def test_a_transcribing_encoder_is_exported_for_everyone(encoder: Path, spoken: Clips, clips: list[Clip]) -> None:
@@ -649,7 +690,7 @@ def test_the_exported_encoder_hears_what_the_learner_heard(spoken: Clips, clips:
 
 
 def test_a_finished_run_goes_on_when_it_is_given_more_time(clock: None, spoken: Clips, tmp_path: Path) -> None:
-    held_out = {"some": spoken.first(1)}
+    held_out = {"some": spoken.chosen(range(1))}
     folder = pretrain_speech(spoken, held_out, tmp_path, for_seconds(2))
     first, weights = progress(tmp_path), load_file(folder / "model.safetensors")
     assert first["step"] == first["elapsed"] == 2
@@ -698,6 +739,41 @@ def test_the_state_of_a_run_is_newer_than_its_start(clock: None, encoder: Path, 
     assert progress(tmp_path)["step"] == 3
 
 
+def test_runs_with_one_disturbance_each_part_from_one_start(
+    clock: None, spoken: Clips, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained: dict[str, dict[str, float]] = {}
+    rates: dict[str, list[float]] = {}
+    real_run = loop.run
+
+    def run(learner: SpeechLearner, losses, measure, clips, folder: Path, name, settings) -> dict[str, float]:
+        trained[folder.name] = dict(settings.augmented)
+        rates[folder.name] = [settings.rate(90, elapsed / settings.minutes / 60) for elapsed in range(5)]
+        return real_run(learner, losses, measure, clips, folder, name, settings)
+
+    monkeypatch.setattr(speech, "run", run)
+    found = ablation.ablate(spoken, spoken.chosen(range(3)), tmp_path, for_seconds(2), clean_minutes=2 / 60)
+    folders = {"clean", "none", "all", *(name.replace(" ", "-") for name in AUGMENTATIONS)}
+    assert set(trained) == folders == {path.name for path in tmp_path.iterdir()}
+    assert trained["clean"] == trained["none"] == {} and trained["noise"] == {"noise": 0.5} and trained["all"] == SHARES
+    assert rates["clean"][:2] == [1e-3] * 2  # level
+    assert rates["noise"] == pytest.approx([1e-3, 1e-3, 1e-3, 5e-4, 0])  # and from the parting down to nothing
+    steps = {name: progress(tmp_path / name)["step"] for name in folders}
+    assert steps.pop("clean") == 2 and set(steps.values()) == {4}
+    clean, noisy = (load_file(tmp_path / name / "ctc" / "model.safetensors") for name in ("none", "noise"))
+    assert any(not torch.equal(tensor, noisy[name]) for name, tensor in clean.items())
+
+    ways = {"none", *AUGMENTATIONS}
+    assert set(found["letter_error_rate"]) == {"none", "all", *AUGMENTATIONS} == {"none", *found["difference"]}
+    assert all(set(row) == ways for row in found["letter_error_rate"].values())
+    for name, row in found["difference"].items():
+        for way, (value, low, high) in row.items():
+            both = [found["letter_error_rate"][run][way][0] for run in (name, "none")]
+            assert value == pytest.approx(both[0] - both[1], abs=2e-4) and low <= value <= high
+    assert ablation.ablate(spoken, spoken.chosen(range(3)), tmp_path, for_seconds(2), clean_minutes=2 / 60) == found
+    assert {name: progress(tmp_path / name)["step"] for name in steps} == steps
+
+
 # At sentence level -------------------------------------------------------------------------------------------------
 
 SENTENCES = SentenceRecipe(LoopSettings(4 / 60, 2e-3, seconds_a_batch=12, warmup_steps=2))
@@ -713,19 +789,31 @@ def meanings(spoken: Clips) -> np.ndarray:
 
 def test_a_sentence_vector_is_a_linear_map_of_the_mean_frame(encoder: Path, spoken: Clips) -> None:
     learner = SentenceLearner(encoder, 24)
-    learnt = sentence.vectors(learner, spoken)
-    assert learner.training and learnt.shape == (7, 24)
+    learnt = sentence.means(learner, spoken)
+    assert learner.training and learnt.shape == (7, 32)
     means = SpeechEncoder(str(encoder), device="cpu").encode([s.astype(np.float32) / 32767 for s in spoken.samples])
+    np.testing.assert_allclose(learnt, means, atol=1e-4)
     with torch.no_grad():
+        vectors = learner.project(torch.from_numpy(learnt)).numpy()
         expected = torch.nn.functional.normalize(learner.head(torch.from_numpy(means)), dim=-1).numpy()
-    np.testing.assert_allclose(learnt, expected, atol=1e-4)
-    assert np.abs(learnt[1:] - learnt[0]).max() > 1e-2
+    np.testing.assert_allclose(vectors, expected, atol=1e-4)
+    assert np.abs(vectors[1:] - vectors[0]).max() > 1e-2
+
+
+def test_the_linear_layer_starts_where_a_line_fits(encoder: Path) -> None:
+    rng = np.random.default_rng(0)
+    means = (rng.standard_normal((500, 32)) * 0.1 + 1).astype(np.float32)
+    line, offset = rng.standard_normal((32, 24)), rng.standard_normal(24)
+    learner = SentenceLearner(encoder, 24)
+    sentence.fit_head(learner, means, means @ line + offset)
+    np.testing.assert_allclose(learner.head.weight.detach().numpy(), line.T, atol=0.02)
+    np.testing.assert_allclose(learner.head.bias.detach().numpy(), offset, atol=0.3)
 
 
 def test_an_encoder_is_trained_further_on_sentences(
     clock: None, encoder: Path, spoken: Clips, meanings: np.ndarray, clips: list[Clip], tmp_path: Path
 ) -> None:
-    held_out = {"some": (spoken.first(4), meanings[:4])}
+    held_out = {"some": (spoken.chosen(range(4)), meanings[:4])}
     folder = pretrain_sentence(spoken, meanings, held_out, encoder, tmp_path, SENTENCES)
     assert folder == tmp_path / "search" and progress(tmp_path, "search")["step"] == 4
     report = json.loads((tmp_path / "search.json").read_text("utf-8"))
@@ -760,8 +848,9 @@ def test_clips_of_one_text_are_one_answer(
         with torch.no_grad():
             for i in range(len(clips)):
                 found.append(losses(np.array([i]), collate([clips.samples[i]]))["contrastive_loss"].item())
-        vectors = torch.from_numpy(sentence.vectors(learner, clips)).double()
-        cosines = vectors @ torch.from_numpy(meanings[:6]).double().T / SENTENCES.temperature  # six texts
+        with torch.no_grad():
+            vectors = learner.project(torch.from_numpy(sentence.means(learner, clips)))
+        cosines = vectors.double() @ torch.from_numpy(meanings[:6]).double().T / SENTENCES.temperature  # six texts
         right = torch.tensor([*range(6), 0])
         expected = torch.nn.functional.cross_entropy(cosines, right, reduction="none")
         np.testing.assert_allclose(found, expected.numpy(), rtol=1e-4)

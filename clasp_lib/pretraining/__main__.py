@@ -12,6 +12,10 @@ python -m clasp_lib.pretraining heads [--more WORKDIR]
     trains the fusions on the shipped encoders, on the pocket profile's dataset and on the clips of WORKDIR, and puts
     the models into the package.
 
+python -m clasp_lib.pretraining ablate WORKDIR
+    trains short runs with one disturbance each on the clips of WORKDIR, in WORKDIR/ablation, and writes
+    reports/augmentations.json: how well each hears through each disturbance.
+
 python -m clasp_lib.pretraining measure [--brown brown.zip] [--recordings NAME=FOLDER ...]
     measures what is in the package on everything held out, and writes reports/retrieval.json.
 """
@@ -25,7 +29,10 @@ from pathlib import Path
 STAGES = {"ctc": 60.0, "search": 25.0, "picture": 10.0}
 """What `encoders` trains, in this order, and for how many minutes."""
 
-HEADS = {"ctc": ("concatenation", "gating", "speech_only"), "search": ("concatenation", "speech_only")}
+HEADS = {
+    "ctc": ("concatenation", "gating", "speech_only", "linear"),
+    "search": ("concatenation", "speech_only", "linear"),
+}
 """The fusions that ship, by the speech encoder that they stand on."""
 
 
@@ -41,6 +48,7 @@ def main() -> None:
     encoders.add_argument("workdir", type=Path, help="where clips, states and the finished encoders go")
     encoders.add_argument("--sentences", type=Path, required=True, help="gzipped table with a column `text`")
     encoders.add_argument("--recordings", type=Path, nargs="*", default=[], help="folders of speech with metadata.csv")
+    encoders.add_argument("--also", nargs="*", choices=("pico", "festival"), default=[], help="further synthesizers")
     encoders.add_argument("--clips", type=int, default=52_000, help="sentences to speak (default %(default)s)")
     encoders.add_argument("--stages", nargs="+", choices=tuple(STAGES), default=list(STAGES), help="(default: all)")
     for stage, minutes in STAGES.items():
@@ -53,12 +61,20 @@ def main() -> None:
     heads = commands.add_parser("heads", help="the CLASP models on top of them")
     heads.add_argument("--more", type=Path, metavar="WORKDIR", help="also train on the clips that `encoders` spoke")
     heads.add_argument("--more-clips", type=int, default=30_000, help="how many of them (default %(default)s)")
-    heads.add_argument("--epochs", type=int, default=60, help="of training at most (default %(default)s)")
+    heads.add_argument("--recordings", type=Path, nargs="*", default=[], help="and on these folders of human speech")
+    heads.add_argument("--epochs", type=int, default=30, help="of training at most (default %(default)s)")
+    ablate = commands.add_parser("ablate", help="what each disturbance does for those who train with it")
+    ablate.add_argument("workdir", type=Path)
+    ablate.add_argument("--clips", type=int, default=20_000, help="to train on (default %(default)s)")
+    ablate.add_argument("--clean-minutes", type=float, default=8, help="before they part (default %(default)s)")
+    ablate.add_argument("--minutes", type=float, default=2.5, help="of each run from there (default %(default)s)")
     measure = commands.add_parser("measure", help="all that ships, on everything held out")
     measure.add_argument("--brown", type=Path, help="NLTK's brown.zip: its sentences by eSpeak NG and by flite")
     measure.add_argument("--recordings", action="append", default=[], metavar="NAME=FOLDER", help="human speech")
     args = parser.parse_args()
-    {"encoders": _encoders, "install": _install, "heads": _heads, "measure": _measure}[args.recipe](args)
+    {"encoders": _encoders, "install": _install, "heads": _heads, "ablate": _ablate, "measure": _measure}[args.recipe](
+        args
+    )
 
 
 def _encoders(args: argparse.Namespace) -> None:
@@ -71,7 +87,8 @@ def _encoders(args: argparse.Namespace) -> None:
         minutes = getattr(args, f"{stage}_minutes")
         return LoopSettings(minutes, rate, seconds_a_batch=args.seconds_a_batch, compiled=args.compiled)
 
-    train, held_out = gather(args.sentences, args.clips, args.recordings, args.workdir / "clips", os.cpu_count() or 1)
+    clips, workers = args.workdir / "clips", os.cpu_count() or 1
+    train, held_out = gather(args.sentences, args.clips, args.recordings, clips, workers, args.also)
     if "ctc" in args.stages:
         from clasp_lib.pretraining.speech import WEIGHTS, SpeechRecipe, pretrain_speech
 
@@ -79,19 +96,19 @@ def _encoders(args: argparse.Namespace) -> None:
         pretrain_speech(train, held_out, args.workdir, recipe, args.start)
     if "search" in args.stages:
         from clasp_lib.encoders import TextEncoder
-        from clasp_lib.pretraining.sentence import SentenceRecipe, pretrain_sentence, text_vectors
+        from clasp_lib.pretraining import sentence as search
         from clasp_lib.profiles import get_profile
 
         text = TextEncoder(get_profile("pocket").text_encoder)
-        distinct = {sentence: n for n, sentence in enumerate(dict.fromkeys(train.texts))}
-        pool = text_vectors(text, list(distinct), args.workdir)
-        pretrain_sentence(
+        distinct = {said: n for n, said in enumerate(dict.fromkeys(train.texts))}
+        pool = search.text_vectors(text, list(distinct), args.workdir)
+        search.pretrain_sentence(
             train,
-            pool[[distinct[sentence] for sentence in train.texts]],
+            pool[[distinct[said] for said in train.texts]],
             {name: (clips, text.encode(clips.texts)) for name, clips in held_out.items()},
             args.workdir / "ctc",
             args.workdir,
-            SentenceRecipe(settings("search", 1e-3)),
+            search.SentenceRecipe(replace(settings("search", 1e-3), weights=search.WEIGHTS)),
         )
     if "picture" in args.stages:
         from clasp_lib.pretraining.picture import PictureRecipe, pretrain_picture
@@ -115,18 +132,21 @@ def _heads(args: argparse.Namespace) -> None:
     from dataclasses import replace
 
     from clasp_lib.encoders.checkpoints import pocket_folder
-    from clasp_lib.pretraining.clips import open_clips
+    from clasp_lib.pretraining.clips import HELD_OUT_SPEAKERS, NOTHING, open_clips, read_training_recordings
     from clasp_lib.pretraining.heads import features_of_clips, train_heads
     from clasp_lib.pretraining.measure import provenance, write_record
     from clasp_lib.profiles import get_profile
     from clasp_lib.training import TrainingSettings
 
     profile = get_profile("pocket")
-    clips = open_clips(args.more / "clips", "train", args.more_clips) if args.more else None
+    clips = open_clips(args.more / "clips", "train", args.more_clips) if args.more else NOTHING
+    for path in args.recordings:
+        clips = clips + read_training_recordings(path, HELD_OUT_SPEAKERS)[0]
     settings = TrainingSettings(epochs=args.epochs, seed=profile.seed)
     typed = "python -m clasp_lib.pretraining heads"
-    if clips:
-        typed += f" --more WORKDIR --more-clips {args.more_clips}"
+    typed += f" --more WORKDIR --more-clips {args.more_clips}" if args.more else ""
+    typed += " --recordings FOLDER ..." if args.recordings else ""
+    typed += f" --epochs {args.epochs}"
     found: dict[str, float] = {}
     more = None
     for encoder, fusions in HEADS.items():
@@ -135,8 +155,25 @@ def _heads(args: argparse.Namespace) -> None:
         if clips:
             more = features_of_clips(clips, on, more)
         found |= train_heads(on, names, pocket_folder(""), settings, more)
-    record = {"seed": profile.seed, "more_clips": len(clips or ()), "validation_mrr": found}
+    record = {"seed": profile.seed, "more_clips": len(clips), "validation_mrr": found}
     write_record(pocket_folder("reports") / "heads.json", provenance([typed]) | record)
+
+
+def _ablate(args: argparse.Namespace) -> None:
+    from clasp_lib.encoders.checkpoints import pocket_folder
+    from clasp_lib.pretraining.ablation import ablate
+    from clasp_lib.pretraining.clips import open_clips
+    from clasp_lib.pretraining.loop import LoopSettings
+    from clasp_lib.pretraining.measure import provenance, write_record
+    from clasp_lib.pretraining.speech import WEIGHTS, SpeechRecipe
+
+    clips = args.workdir / "clips"
+    train, held_out = open_clips(clips, "train", args.clips), open_clips(clips, "validation", 200)
+    recipe = SpeechRecipe(LoopSettings(args.minutes, 2e-3, weights=WEIGHTS, measure_every=1_000))
+    found = ablate(train, held_out, args.workdir / "ablation", recipe, args.clean_minutes)
+    typed = f"python -m clasp_lib.pretraining ablate WORKDIR --clips {args.clips}"
+    typed += f" --clean-minutes {args.clean_minutes:g} --minutes {args.minutes:g}"
+    write_record(pocket_folder("reports") / "augmentations.json", provenance([typed]) | {"seed": 0} | found)
 
 
 def _measure(args: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""What rooms, microphones and codecs do to speech: six disturbances, for training and for measuring robustness.
+"""What rooms, microphones and codecs do to speech: seven disturbances, for training and for measuring robustness.
 
 Each takes a wave `(samples,)` at 16 kHz with unit variance, a generator of random numbers and other speech to borrow
 from, and returns a wave. Only `speed` changes the length.
@@ -57,6 +57,16 @@ def speed(wave: torch.Tensor, rng: np.random.Generator, others: Sequence[torch.T
     return resample(wave, 20, int(rng.choice([16, 17, 18, 19, 21, 22, 23, 24])))
 
 
+def equalizer(wave: torch.Tensor, rng: np.random.Generator, others: Sequence[torch.Tensor]) -> torch.Tensor:
+    """A microphone that colours the sound: smoothly over the frequencies, up to 12 dB louder or softer."""
+    samples = next_fast_len(len(wave), real=True)
+    frequency = np.linspace(0, SAMPLING_RATE / 2, samples // 2 + 1)
+    corners = np.geomspace(60, SAMPLING_RATE / 2, 8)
+    decibels = np.interp(np.log(frequency + 1), np.log(corners + 1), rng.uniform(-12, 12, len(corners)))
+    gains = torch.from_numpy(10 ** (decibels / 20)).float()
+    return torch.fft.irfft(torch.fft.rfft(wave, samples) * gains, samples)[: len(wave)]
+
+
 def band_limit(wave: torch.Tensor, rng: np.random.Generator, others: Sequence[torch.Tensor]) -> torch.Tensor:
     """A telephone or a poor loudspeaker: nothing above 2.5 to 6 kHz."""
     from torchaudio.functional import resample
@@ -84,12 +94,21 @@ AUGMENTATIONS: dict[str, Augmentation] = {
     "babble": babble,
     "reverberation": reverberation,
     "speed": speed,
+    "equalizer": equalizer,
     "band limit": band_limit,
     "codec": codec,
 }
 
 
-SHARES = {"noise": 0.12, "babble": 0.1, "reverberation": 0.1, "speed": 0.1, "band limit": 0.06, "codec": 0.02}
+SHARES = {
+    "noise": 0.1,
+    "babble": 0.08,
+    "reverberation": 0.1,
+    "speed": 0.12,
+    "equalizer": 0.12,
+    "band limit": 0.06,
+    "codec": 0.02,
+}
 """How much of the training speech each of them disturbs."""
 
 

@@ -1,4 +1,4 @@
-"""Training clips for the pocket encoders: sentences spoken by eSpeak NG, and human recordings, on disk as int16.
+"""Training clips for the pocket encoders: sentences spoken by synthesizers, and human recordings, on disk as int16.
 
 Clips live in shards of 1 000, each written whole or not at all, so an interrupted run goes on where it stopped.
 """
@@ -11,9 +11,10 @@ import gzip
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -21,17 +22,21 @@ from tqdm import tqdm
 from clasp_lib.audio import SAMPLING_RATE, load_audio
 from clasp_lib.corpus import Split, pocket_brown, split_by_text
 from clasp_lib.errors import DatasetError
-from clasp_lib.synthesis import ESpeak, Mark, Voice, draw_voices
+from clasp_lib.pretraining.synthesizers import Festival, Person, Pico, draw_people
+from clasp_lib.synthesis import ESpeak, Mark, Utterance, Voice, draw_voices
 
 SHARD = 1_000
-HELD_OUT = 500
+HELD_OUT, HELD_OUT_SPEAKERS = 500, 60
+
+OTHER_ENGINES: dict[str, type[Pico] | type[Festival]] = {"pico": Pico, "festival": Festival}
+"""Synthesizers besides eSpeak NG that training clips may come from."""
 
 
 @dataclass(frozen=True)
 class Clips:
     """Spoken sentences: `samples[i]` is a memory-mapped int16 array at 16 kHz, `texts[i]` what is said.
 
-    `phones[i]` and `words[i]` say when (see `clasp_lib.synthesis.Mark`); they are empty for recordings.
+    `phones[i]` and `words[i]` say when (see `clasp_lib.synthesis.Mark`); they are empty where nobody knows.
     """
 
     samples: list[np.ndarray]
@@ -54,9 +59,15 @@ class Clips:
         """The same clips several times over, to give a small set more weight."""
         return Clips(self.samples * times, self.texts * times, self.phones * times, self.words * times)
 
-    def first(self, n: int) -> Clips:
-        """The first `n` clips."""
-        return Clips(self.samples[:n], self.texts[:n], self.phones[:n], self.words[:n])
+    def chosen(self, numbers: Iterable[int]) -> Clips:
+        """The clips of these numbers."""
+        some = list(numbers)
+        return Clips(
+            [self.samples[i] for i in some],
+            [self.texts[i] for i in some],
+            [self.phones[i] for i in some],
+            [self.words[i] for i in some],
+        )
 
     @property
     def hours(self) -> float:
@@ -67,25 +78,28 @@ NOTHING = Clips([], [], [], [])
 
 
 def gather(
-    sentences: Path, n: int, recordings: Sequence[Path], folder: Path, workers: int
+    sentences: Path, n: int, recordings: Sequence[Path], folder: Path, workers: int, others: Sequence[str] = ()
 ) -> tuple[Clips, dict[str, Clips]]:
     """All that the encoders learn from, and what is held out to measure them on, by name.
 
-    Training: `n` sentences in training voices, Pocket Brown's training texts in three training voices each, and three
-    times over the recordings of all but the rarer speakers. Held out: 500 other sentences in validation voices, and the
-    rarer speakers: 60 of those of a folder, or half of them if there are fewer than 120.
+    Training: `n` sentences in eSpeak NG's training voices and a fifth of them once more by each of the `others` (names
+    in `OTHER_ENGINES`), Pocket Brown's training texts in three training voices each, and eight times over the
+    recordings of all but the rarer speakers. Held out: 500 other sentences in validation voices, and the rarer
+    speakers: 60 of those of a folder, or half of them if there are fewer than 120.
     """
     texts = read_sentences(sentences, n + HELD_OUT, seed=0)
     own = [sentence.text for sentence in split_by_text(pocket_brown())["train"]]
     train = speak(texts[:-HELD_OUT], "train", folder, 0, workers)
     for seed in (1, 2, 3):
         train = train + speak(own, "train", folder, seed, workers)
+    for number, engine in enumerate(others):
+        train = train + speak(texts[number:-HELD_OUT:5], "train", folder, 0, workers, engine)
     held_out = {"synthetic": speak(texts[-HELD_OUT:], "validation", folder, 0, workers)}
     for path in recordings:
-        part, others = read_training_recordings(path, speakers_held_out=60)
-        train = train + part.repeated(3)
-        if len(others):
-            held_out[path.name] = others
+        part, kept = read_training_recordings(path, HELD_OUT_SPEAKERS)
+        train = train + part.repeated(8)
+        if len(kept):
+            held_out[path.name] = kept
     return train, held_out
 
 
@@ -105,21 +119,28 @@ def read_sentences(path: Path, n: int, seed: int, min_words: int = 3, max_words:
     return [pool[i] for i in order]
 
 
-def speak(texts: list[str], split: Split, folder: Path, seed: int, workers: int) -> Clips:
-    """Speak each text in a voice of `split`; shards go to `folder` and are reused when they are there."""
-    voices = draw_voices(split, len(texts), seed)
+def speak(texts: list[str], split: Split, folder: Path, seed: int, workers: int, engine: str = "espeak") -> Clips:
+    """Speak each text in a voice of `split`; shards go to `folder` and are reused when they are there.
+
+    An engine other than eSpeak NG has voices for training only.
+    """
+    voices: Sequence[Voice | Person] = draw_voices(split, len(texts), seed)
+    if engine != "espeak":
+        voices = draw_people(OTHER_ENGINES[engine].SPEAKERS, len(texts), seed)
+    stem = f"{split}-{seed}" if engine == "espeak" else f"{split}-{engine}-{seed}"
     jobs = [
-        (folder / f"{split}-{seed}-{start // SHARD:04d}", texts[start : start + SHARD], voices[start : start + SHARD])
+        (engine, folder / f"{stem}-{start // SHARD:04d}", texts[start : start + SHARD], voices[start : start + SHARD])
         for start in range(0, len(texts), SHARD)
     ]
     folder.mkdir(parents=True, exist_ok=True)
     with concurrent.futures.ProcessPoolExecutor(workers) as pool:
-        list(tqdm(pool.map(_speak_shard, *zip(*jobs, strict=True)), total=len(jobs), desc=f"speaking ({split})"))
-    return sum((_open_shard(stem) for stem, *_ in jobs), NOTHING)
+        done = pool.map(_speak_shard, *zip(*jobs, strict=True))
+        list(tqdm(done, total=len(jobs), desc=f"speaking ({engine}, {split})"))
+    return sum((_open_shard(stem) for _, stem, *_ in jobs), NOTHING)
 
 
 def open_clips(folder: Path, split: Split, n: int) -> Clips:
-    """The first `n` clips of a split that `speak` left in `folder`.
+    """`n` clips of a split that `speak` left in `folder`, taken evenly from all its engines and voices.
 
     Raises:
         DatasetError: there are fewer.
@@ -127,7 +148,7 @@ def open_clips(folder: Path, split: Split, n: int) -> Clips:
     clips = sum((_open_shard(index.with_suffix("")) for index in sorted(folder.glob(f"{split}-*.json"))), NOTHING)
     if len(clips) < n:
         raise DatasetError(f"{folder}: holds {len(clips)} clips of {split}, fewer than the {n} asked for.")
-    return clips.first(n)
+    return clips.chosen(np.linspace(0, len(clips) - 1, n).astype(int))
 
 
 def read_training_recordings(folder: Path, speakers_held_out: int = 0) -> tuple[Clips, Clips]:
@@ -148,11 +169,15 @@ def read_training_recordings(folder: Path, speakers_held_out: int = 0) -> tuple[
     return parts[0], parts[1]
 
 
-def _speak_shard(stem: Path, texts: list[str], voices: list[Voice]) -> None:
+def _speak_shard(engine: str, stem: Path, texts: list[str], voices: Sequence[Any]) -> None:
     if stem.with_suffix(".json").exists() and _is_of(stem, texts):
         return
-    engine = ESpeak(SAMPLING_RATE)
-    spoken = [engine.utter(text, voice) for text, voice in zip(texts, voices, strict=True)]
+    spoken: list[Utterance]
+    if engine == "espeak":
+        espeak = ESpeak(SAMPLING_RATE)
+        spoken = [espeak.utter(text, voice) for text, voice in zip(texts, voices, strict=True)]
+    else:
+        spoken = OTHER_ENGINES[engine]().utter_all(texts, voices)
     clips = [(np.clip(utterance.samples, -1, 1) * 32767).astype(np.int16) for utterance in spoken]
     with open(f"{stem}.npy.tmp", "wb") as file:
         np.save(file, np.concatenate(clips))

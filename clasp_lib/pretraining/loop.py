@@ -83,7 +83,8 @@ def run(
     `losses` takes the numbers of the clips and the batch made of them, and gives the terms whose weighted sum is the
     loss.
     `folder/name.state.safetensors` is saved every two minutes: a stopped run goes on from there, with a fresh order
-    of the clips. `folder/name.jsonl` is the record: losses every 100 steps, and what `measure` returns.
+    of the clips. `folder/name.jsonl` is the record of the steps that led to it: losses every 100 steps, and what
+    `measure` returns.
     """
     device = next(learner.parameters()).device
     optimizer = torch.optim.AdamW(learner.parameters(), settings.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
@@ -92,6 +93,7 @@ def run(
     progress = dict.fromkeys(("elapsed", "step", "epoch", "seen"), 0.0)
     if state.exists():
         progress = load_state(state, learner, optimizer)
+        _forget_lines(log_file, progress["step"])
     rng = np.random.default_rng([settings.seed, int(progress["step"])])
     budget, saved, measured = settings.minutes * 60, progress["elapsed"], progress["elapsed"]
     running: list[dict[str, float]] = []
@@ -135,6 +137,14 @@ def run(
     return progress
 
 
+def _forget_lines(file: Path, step: float) -> None:
+    """Leave out of a record what was written after a step, since these steps will be made again."""
+    if file.exists():
+        kept = [line for line in file.read_text("utf-8").splitlines() if json.loads(line)["step"] <= step]
+        Path(f"{file}.tmp").write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+        os.replace(f"{file}.tmp", file)
+
+
 def _prepared(clips: Clips, settings: LoopSettings, rng: np.random.Generator) -> Iterator[tuple[np.ndarray, Batch]]:
     """One pass over the clips; the next batch is made while the last one is learnt."""
 
@@ -142,7 +152,7 @@ def _prepared(clips: Clips, settings: LoopSettings, rng: np.random.Generator) ->
         return collate([clips.samples[i] for i in numbers], rng, settings.augmented)
 
     order = batches([len(samples) for samples in clips.samples], settings.seconds_a_batch, rng)
-    with concurrent.futures.ThreadPoolExecutor(1) as thread:
+    with concurrent.futures.ThreadPoolExecutor(1, initializer=lambda: torch.set_num_threads(1)) as thread:
         ahead = thread.submit(make, order[0])
         for numbers, following in itertools.zip_longest(order, order[1:]):
             made = ahead.result()

@@ -3,8 +3,9 @@
 It is asked at three depths. A low layer names the phone that is heard every 10 ms: HuBERT (Hsu et al. 2021) learns to
 name clusters of frames there; a synthesiser knows the phones. A middle layer spells (connectionist temporal
 classification, CTC; Graves et al. 2006), and the last one writes word pieces, by CTC too (hierarchical CTC; Sanabria
-and Metze 2018), and says which word is being spoken. Recordings come without times, so they teach by CTC alone. Nothing
-here ever sees the sentence space that CLASP maps into: that is the point of CLASP.
+and Metze 2018), and says which word is being spoken. The mean of its frames says which words the clip has: the mean is
+what CLASP will keep of a clip, and without this last task it says little more than which letters are frequent. Clips
+without times teach what needs none. Nothing here ever sees the sentence space that CLASP maps into: that is the point.
 
 The first convolution is 400 samples wide with a step of 160, like the frames of a spectrogram, and two more halve the
 rate twice, to 25 frames a second. That makes it about ten times cheaper than HuBERT's seven narrow convolutions.
@@ -36,8 +37,8 @@ LETTERS = " abcdefghijklmnopqrstuvwxyz'"
 """CTC classes 1 to 28; class 0 is the blank."""
 
 
-WEIGHTS = {"phone_loss": 0.4, "letter_loss": 0.3, "piece_loss": 0.5, "word_loss": 0.2}
-"""Of the four terms of the loss."""
+WEIGHTS = {"phone_loss": 0.4, "letter_loss": 0.3, "piece_loss": 0.5, "word_loss": 0.2, "bag_loss": 0.2}
+"""Of the five terms of the loss."""
 
 _CARD = """---
 license: mit
@@ -135,10 +136,11 @@ class Answers(NamedTuple):
     pieces: torch.Tensor  # (clips, frames, pieces)
     states: torch.Tensor  # (clips, frames, hidden): of the last layer, for the word head
     frames: torch.Tensor  # (clips,)
+    bag: torch.Tensor  # (clips, words): from the mean over the frames
 
 
 class SpeechLearner(nn.Module):
-    """The encoder with its four heads."""
+    """The encoder with its five heads."""
 
     def __init__(self, recipe: SpeechRecipe, phones: int) -> None:
         from transformers import HubertForCTC
@@ -154,13 +156,24 @@ class SpeechLearner(nn.Module):
         )
         self.letter_head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, len(LETTERS) + 1))
         self.word_head = nn.Linear(width, recipe.words)
+        # Means of clips differ by little beside what they share: batch norm brings out the difference.
+        self.bag_head = nn.Sequential(nn.BatchNorm1d(width), nn.Linear(width, recipe.words))
 
     def forward(self, waves: torch.Tensor, mask: torch.Tensor) -> Answers:
         """Waves and mask (clips, samples) to answers."""
         out = self.hubert(waves, attention_mask=mask, output_hidden_states=True)
         low, middle, top = out.hidden_states[self.phone_layer], out.hidden_states[self.letter_layer], out[0]
         frames = self.hubert._get_feat_extract_output_lengths(mask.sum(1)).long()
-        return Answers(self.phone_head(low), self.letter_head(middle), self.piece_head(top), top, frames)
+        means = mean_over_frames(top, frames)
+        self.bag_head[0].train(self.training and len(means) > 1)  # one clip has no variance
+        bag = self.bag_head(means)
+        return Answers(self.phone_head(low), self.letter_head(middle), self.piece_head(top), top, frames, bag)
+
+
+def mean_over_frames(states: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
+    """States (clips, frames, hidden), of which each clip has so many real ones, to their means (clips, hidden)."""
+    real = torch.arange(states.shape[1], device=states.device) < frames[:, None]  # (clips, frames)
+    return (states.float() * real[:, :, None]).sum(1) / frames[:, None]
 
 
 class Targets:
@@ -179,6 +192,10 @@ class Targets:
         self.lengths = [len(samples) for samples in clips.samples]
         self.letters = [torch.tensor([LETTERS.index(c) + 1 for c in spelled(text)]) for text in clips.texts]
         self.pieces = [torch.tensor(pieces.encode(spelled(text))) for text in clips.texts]
+        self.bags = [
+            np.array(sorted({vocabulary[word] for word in spelled(text).split() if word in vocabulary}), dtype=np.int64)
+            for text in clips.texts
+        ]
 
     def phones_of(self, clip: int, frames: int, stretch: float) -> np.ndarray:
         """The phone in the middle of each 10 ms: (frames, 4)."""
@@ -219,6 +236,8 @@ def pretrain_speech(
     torch.manual_seed(recipe.loop.seed)
     if start and (start / "tokenizer.json").exists():
         pieces = AutoTokenizer.from_pretrained(start)
+        for option in ("is_local", "local_files_only"):  # how it was loaded is no property of it
+            pieces.init_kwargs.pop(option, None)
     else:
         pieces = train_pieces(train.texts, recipe.pieces)
     targets = Targets(train, pieces, recipe.words)
@@ -247,6 +266,7 @@ def pretrain_speech(
             "letter_loss": ctc(answers.letters, answers.frames, [targets.letters[i] for i in numbers]),
             "piece_loss": ctc(answers.pieces, answers.frames, [targets.pieces[i] for i in numbers]),
             "word_loss": cross_entropy(guesses, torch.from_numpy(np.concatenate(words)).to(device)),
+            "bag_loss": bag_loss(answers.bag, [targets.bags[i] for i in numbers]),
         }
 
     def measure() -> dict[str, float]:
@@ -278,6 +298,14 @@ def cross_entropy(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         logits.float().flatten(0, -2), targets.flatten(), ignore_index=IGNORED, reduction="sum"
     )
     return total / (targets != IGNORED).sum().clamp_min(1)
+
+
+def bag_loss(logits: torch.Tensor, bags: list[np.ndarray]) -> torch.Tensor:
+    """Cross-entropy of logits (clips, words) against an equal share for each word of a clip's bag."""
+    sizes = np.array(list(map(len, bags)))
+    found = logits.float().log_softmax(-1)[np.repeat(np.arange(len(bags)), sizes), np.concatenate(bags)]
+    shares = torch.from_numpy(np.repeat(1 / np.maximum(sizes, 1), sizes).astype(np.float32))
+    return -(found * shares.to(logits.device)).sum() / len(bags)
 
 
 def ctc(logits: torch.Tensor, frames: torch.Tensor, targets: list[torch.Tensor]) -> torch.Tensor:
