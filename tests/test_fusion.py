@@ -37,6 +37,7 @@ def random_fusion(name: str, *widths: int) -> Fusion:
         ("concatenation", 1024, 1000, 768, 6_344_608),
         ("gating", 1024, 1000, 768, 9_237_888),
         ("speech_only", 1024, 1000, 768, 1024 * 768 + 768 * 576 * 2 + 768 + 576 + 768 + 2 * (768 + 576)),
+        ("linear", 1024, 1000, 768, 1024 * 768 + 768 + 2 * 1024),
         ("picture_only", 1024, 1000, 768, 1000 * 768 + 768 * 576 * 2 + 768 + 576 + 768 + 2 * (768 + 576)),
     ],
 )
@@ -129,6 +130,15 @@ def test_a_mode_hears_or_sees_one_modality_only(name: str, part: int, inputs: tu
     assert np.abs(run(fusion, *same) - out).max() > 1e-3
     (module,) = fusion.children()
     np.testing.assert_allclose(out, branch(module, unit(inputs[part])), atol=1e-5)
+
+
+def test_a_line_hears_only_and_is_a_line(inputs: tuple[Array, Array]) -> None:
+    fusion = random_fusion("linear", 30, 20, 24)
+    norm, layer = fusion.layer
+    mean, var = norm.running_mean.numpy(), norm.running_var.numpy()
+    standard = (unit(inputs[0]) - mean) / np.sqrt(var + norm.eps) * norm.weight.detach().numpy()
+    expected = linear(layer)(standard + norm.bias.detach().numpy())
+    np.testing.assert_allclose(run(fusion, *inputs), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", FUSIONS)

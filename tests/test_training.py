@@ -52,7 +52,7 @@ def run(fusion: Fusion, train: Features, validation: Features, **changes: object
     return train_fusion(fusion, ContrastiveLoss(), train, validation, settings, "cpu", show_progress_bar=False)
 
 
-@pytest.mark.parametrize("name", ["concatenation", "gating", "speech_only", "picture_only"])
+@pytest.mark.parametrize("name", ["concatenation", "gating", "speech_only", "linear", "picture_only"])
 def test_training_learns_unseen_sentences(name: str, train: Features, validation: Features) -> None:
     fusion = fresh(name)
     chance = sum(1 / r for r in range(1, 81)) / 80  # 0.062

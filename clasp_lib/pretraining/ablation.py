@@ -8,7 +8,7 @@ of these networks then listens to held-out clips through each disturbance.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from clasp_lib.pretraining.clips import Clips
 from clasp_lib.pretraining.speech import SpeechRecipe, pretrain_speech
 from clasp_lib.transcription import Transcriber, count_errors, error_rates, spelled
 
-DIETS: dict[str, Mapping[str, float]] = {"none": {}} | {name: {name: 0.5} for name in AUGMENTATIONS} | {"all": SHARES}
+DIETS: dict[str, dict[str, float]] = {"none": {}, **{name: {name: 0.5} for name in AUGMENTATIONS}, "all": SHARES}
 """Which share of the clips each disturbance takes, by the name of the run."""
 
 
