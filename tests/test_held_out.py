@@ -15,7 +15,15 @@ from clasp_lib.corpus import brown, normalise_text, pocket_brown, split_by_text
 from clasp_lib.errors import ClaspError
 from clasp_lib.pretraining import clips as recipe_clips
 from clasp_lib.pretraining import measure
-from clasp_lib.pretraining.clips import HELD_OUT, Clips, gather, read_sentences, read_training_recordings, speak
+from clasp_lib.pretraining.clips import (
+    HEARD_AGAIN,
+    HELD_OUT,
+    Clips,
+    gather,
+    read_sentences,
+    read_training_recordings,
+    speak,
+)
 from clasp_lib.synthesis import VARIANTS, Utterance, Voice, draw_voices
 
 TRAINING_RECORDINGS = ("kathleen_en", "common_voice_en")
@@ -99,7 +107,7 @@ def test_no_text_and_no_speaker_is_learnt_and_held_out(gathered: tuple[Clips, di
     assert {text.split()[1] for text in held_out["many"].texts} == {"ann", "bob"}  # the rarer half
     learnt = [text for text in train.texts if text.startswith(("alone", "many"))]
     assert {text.split()[1] for text in learnt if text.startswith("many")} == {"cid", "dee"}
-    assert len(learnt) == 3 * (3 + 5) and len(train) - len(learnt) >= 40 + 3 * len(POCKET["train"])
+    assert len(learnt) == HEARD_AGAIN * (3 + 5) and len(train) - len(learnt) >= 40 + 3 * len(POCKET["train"])
 
 
 def test_clips_on_disk_are_not_taken_for_other_texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,8 +13,8 @@ LAYERS = (
     *("encoders.checkpoints", "encoders.speech", "encoders.spectrogram", "encoders.text", "encoders"),
     *("profiles", "features", "fusion", "losses", "metrics", "transcription", "training", "model", "evaluation"),
     *("index", "localization", "plots"),
-    *("pretraining", "pretraining.augmentation", "pretraining.clips", "pretraining.loop"),
-    *("pretraining.speech", "pretraining.sentence", "pretraining.picture"),
+    *("pretraining", "pretraining.augmentation", "pretraining.synthesizers", "pretraining.clips", "pretraining.loop"),
+    *("pretraining.speech", "pretraining.ablation", "pretraining.sentence", "pretraining.picture"),
     *("pretraining.heads", "pretraining.measure", "pretraining.__main__"),
 )
 FILES = sorted(path for path in LIBRARY.rglob("*.py") if path != LIBRARY / "__init__.py")

@@ -27,6 +27,8 @@ from clasp_lib.synthesis import ESpeak, Mark, Utterance, Voice, draw_voices
 
 SHARD = 1_000
 HELD_OUT, HELD_OUT_SPEAKERS = 500, 60
+HEARD_AGAIN = 8
+"""How often recordings of people are among the training clips, to give them more weight."""
 
 OTHER_ENGINES: dict[str, type[Pico] | type[Festival]] = {"pico": Pico, "festival": Festival}
 """Synthesizers besides eSpeak NG that training clips may come from."""
@@ -97,7 +99,7 @@ def gather(
     held_out = {"synthetic": speak(texts[-HELD_OUT:], "validation", folder, 0, workers)}
     for path in recordings:
         part, kept = read_training_recordings(path, HELD_OUT_SPEAKERS)
-        train = train + part.repeated(8)
+        train = train + part.repeated(HEARD_AGAIN)
         if len(kept):
             held_out[path.name] = kept
     return train, held_out
