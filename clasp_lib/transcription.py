@@ -108,11 +108,15 @@ def error_rates(
         ClaspError, MissingDependencyError: as `count_errors`.
     """
     counts = count_errors(said, heard)
-    n = len(said)
+    return {
+        f"{unit}_error_rate": ratio(counts[f"{unit}_errors"], counts[f"{unit}s"], resamples, seed)
+        for unit in ("letter", "word")
+    }
+
+
+def ratio(parts: np.ndarray, wholes: np.ndarray, resamples: int = 1_000, seed: int = 0) -> Interval:
+    """Sum of `parts` over sum of `wholes`, `(texts,)` each, with a 95% percentile interval (bootstrap over texts)."""
+    n = len(parts)
     drawn = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples)  # (resamples, texts)
-    rates = {}
-    for unit in ("letter", "word"):
-        errors, length = counts[f"{unit}_errors"], counts[f"{unit}s"]
-        low, high = np.percentile((drawn @ errors) / (drawn @ length), [2.5, 97.5])
-        rates[f"{unit}_error_rate"] = Interval(float(errors.sum() / length.sum()), float(low), float(high))
-    return rates
+    low, high = np.percentile((drawn @ parts) / (drawn @ wholes), [2.5, 97.5])
+    return Interval(float(parts.sum() / wholes.sum()), float(low), float(high))

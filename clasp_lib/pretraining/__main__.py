@@ -1,6 +1,7 @@
 """Make what ships in `clasp_lib/pocket`: encoders first, then the CLASP models on top of them, then their record.
 
 python -m clasp_lib.pretraining encoders WORKDIR --sentences sentences.tsv.gz [--recordings FOLDER ...]
+        [--also pico festival]
     speaks the sentences, trains the encoders one after the other, and leaves them, with the records of the runs, in
     WORKDIR: ctc (it transcribes), search (trained further at sentence level) and efficientnet. A run that was stopped
     goes on where it was, and one that has ended goes on when it is given more minutes.
@@ -8,9 +9,9 @@ python -m clasp_lib.pretraining encoders WORKDIR --sentences sentences.tsv.gz [-
 python -m clasp_lib.pretraining install WORKDIR
     puts the finished encoders and the records of their runs into the package.
 
-python -m clasp_lib.pretraining heads [--more WORKDIR]
-    trains the fusions on the shipped encoders, on the pocket profile's dataset and on the clips of WORKDIR, and puts
-    the models into the package.
+python -m clasp_lib.pretraining heads [--more WORKDIR] [--recordings FOLDER ...]
+    trains the fusions on the shipped encoders, on the pocket profile's dataset, on clips of WORKDIR and on recordings,
+    and puts the models into the package.
 
 python -m clasp_lib.pretraining ablate WORKDIR
     trains short runs with one disturbance each on the clips of WORKDIR, in WORKDIR/ablation, and writes

@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from clasp_lib.metrics import Interval
 from clasp_lib.pretraining.augmentation import AUGMENTATIONS, SHARES
 from clasp_lib.pretraining.clips import Clips
 from clasp_lib.pretraining.speech import SpeechRecipe, pretrain_speech
-from clasp_lib.transcription import Transcriber, count_errors, error_rates, spelled
+from clasp_lib.transcription import Transcriber, count_errors, error_rates, ratio, spelled
 
 DIETS: dict[str, dict[str, float]] = {"none": {}, **{name: {name: 0.5} for name in AUGMENTATIONS}, "all": SHARES}
 """Which share of the clips each disturbance takes, by the name of the run."""
@@ -79,14 +80,10 @@ def _ways(clips: Clips, seed: int) -> dict[str, list[np.ndarray]]:
     return ways
 
 
-def _difference(said: Sequence[str], heard: Sequence[str], others: Sequence[str], seed: int) -> tuple[float, ...]:
+def _difference(said: Sequence[str], heard: Sequence[str], others: Sequence[str], seed: int) -> Interval:
     """Letter error rate of `heard` less that of `others`, with a 95% interval from a bootstrap over texts."""
     counts, against = count_errors(said, heard), count_errors(said, others)
-    more = counts["letter_errors"] - against["letter_errors"]
-    n = len(said)
-    drawn = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=1_000)  # (resamples, texts)
-    low, high = np.percentile((drawn @ more) / (drawn @ counts["letters"]), [2.5, 97.5])
-    return float(more.sum() / counts["letters"].sum()), float(low), float(high)
+    return ratio(counts["letter_errors"] - against["letter_errors"], counts["letters"], seed=seed)
 
 
 def _rounded(values: Sequence[float]) -> list[float]:
