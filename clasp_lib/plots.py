@@ -100,6 +100,30 @@ def probe_chart(probes: Mapping[str, Sequence[np.ndarray]]) -> Figure:
     return figure
 
 
+def disturbance_map(differences: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
+    """Change of the letter error rate in percentage points, by the training (rows) and by what is heard (columns).
+
+    Args:
+        differences: by row and column, [value, low, high]; an asterisk marks intervals without zero.
+    """
+    plt, sns = _style()
+    points = 100 * np.array([[list(cell) for cell in row.values()] for row in differences.values()])
+    values, low, high = np.moveaxis(points, -1, 0)  # (rows, columns) each
+    signs = np.where((low > 0) | (high < 0), "*", "")
+    labels = [[f"{v:+.1f}{s}" for v, s in zip(*row, strict=True)] for row in zip(values, signs, strict=True)]
+    columns = [name.replace(" ", "\n") for name in next(iter(differences.values()))]
+    figure, axes = plt.subplots(figsize=(8, 0.45 * len(differences) + 1.6), layout="constrained")
+    end = np.abs(values).max()
+    bar = {"label": "percentage points"}
+    sns.heatmap(
+        values, vmin=-end, vmax=end, cmap="PuOr_r", annot=labels, fmt="", annot_kws={"size": 8}, cbar_kws=bar,
+        xticklabels=columns, yticklabels=list(differences), ax=axes,
+    )  # fmt: skip
+    axes.set(xlabel="heard through", ylabel="trained with")
+    axes.tick_params(axis="x", rotation=0)
+    return figure
+
+
 def learning_curves(histories: Mapping[str, History]) -> Figure:
     """Training loss and validation MRR over epochs, one line a run; a dot marks the weights that were kept."""
     plt, _ = _style()

@@ -19,6 +19,7 @@ from clasp_lib import evaluate_retrieval
 from clasp_lib.errors import MissingDependencyError
 from clasp_lib.plots import (
     category_chart,
+    disturbance_map,
     interval_chart,
     learning_curves,
     similarity_heatmap,
@@ -62,6 +63,13 @@ def test_the_interval_chart_draws_the_intervals() -> None:
     ends = [segment[:, 0].tolist() for line in axes.collections for segment in line.get_segments()]
     assert ends == [pytest.approx([report.hits_at_1.low, report.hits_at_1.high])] * 2
     assert [label.get_text() for label in axes.get_yticklabels()] == ["one", "two"]
+
+
+def test_the_disturbance_map_marks_intervals_without_zero() -> None:
+    found = {"noise": {"none": [0.01, -0.01, 0.03], "low pass": [-0.052, -0.07, -0.03]}}
+    axes = disturbance_map(found).axes[0]
+    assert [text.get_text() for text in axes.texts] == ["+1.0", "-5.2*"]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["none", "low\npass"]
 
 
 def test_the_heatmap_names_rows_and_columns() -> None:

@@ -16,6 +16,7 @@ from clasp_lib.audio import load_audio
 from clasp_lib.encoders.checkpoints import SHIPPED as ENCODERS
 from clasp_lib.encoders.checkpoints import pocket_folder
 from clasp_lib.model import SHIPPED as MODELS
+from clasp_lib.pretraining.augmentation import AUGMENTATIONS
 from clasp_lib.pretraining.measure import (
     GOALS,
     TRANSCRIPT,
@@ -35,6 +36,14 @@ NAMES = sorted(set(MODELS) - {"pocket"})
 @pytest.fixture(scope="module")
 def record() -> dict:
     return json.loads((pocket_folder("reports") / "retrieval.json").read_text("utf-8"))
+
+
+def test_training_with_a_disturbance_helps_against_it_but_for_two() -> None:
+    """What the page beside this record says; the differences are [value, low, high]."""
+    difference = json.loads((pocket_folder("reports") / "augmentations.json").read_text("utf-8"))["difference"]
+    helped = {name for name, heard in difference.items() if name != "all" and heard[name][2] < 0}
+    assert helped == set(AUGMENTATIONS) - {"speed", "equalizer"}
+    assert all(difference["all"][name][2] < 0 for name in helped) and difference["all"]["none"][1] > 0
 
 
 @pytest.fixture(scope="module")
