@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import re
+import unicodedata
 import zipfile
 from pathlib import Path
 
@@ -12,12 +13,17 @@ import pytest
 
 from clasp_lib.corpus import (
     CATEGORIES,
+    REFERENCE_SIZES,
     SPLITS,
     Sentence,
     brown,
+    clean_as_reference,
     join_brown_tokens,
+    leaking_texts,
     normalise_text,
     pocket_brown,
+    pocket_translations,
+    reference_split,
     split_by_text,
 )
 from clasp_lib.errors import DatasetError
@@ -257,3 +263,91 @@ def test_fractions_that_make_no_sense_are_refused(fractions: dict) -> None:
 )
 def test_texts_that_sound_the_same_are_the_same(one: str, other: str) -> None:
     assert normalise_text(one) == normalise_text(other) != ""
+
+
+def test_translations_are_of_test_sentences_and_in_their_script() -> None:
+    test = {sentence.id for sentence in split_by_text(pocket_brown())["test"]}
+    translations = pocket_translations()
+    assert list(translations) == ["de", "fr", "fa", "zh"]
+    for texts in translations.values():
+        assert len(texts) == 20 and set(texts) <= test and len(set(texts.values())) == 20
+    assert all("ARABIC" in unicodedata.name(text[0]) for text in translations["fa"].values())
+    assert all("CJK" in unicodedata.name(text[0]) for text in translations["zh"].values())
+
+
+def test_vowel_signs_are_part_of_a_text() -> None:
+    assert normalise_text("का ।") == "का" != normalise_text("कि")
+
+
+# The reference's split ---------------------------------------------------------------------------------------------
+
+
+def texts_of(sentences: list[Sentence]) -> list[str]:
+    return [s.text for s in sentences]
+
+
+def test_a_split_by_id_leaks_and_a_split_by_text_does_not(sentences: list[Sentence]) -> None:
+    """The defect of the reference: a sentence that occurs twice is trained on and tested on."""
+    repeated = with_repeats(sentences)
+    sizes = {"train": len(repeated) // 2, "test": len(repeated) // 4}
+    by_id, by_text = reference_split(repeated, sizes), split_by_text(repeated, {"train": 0.5, "test": 0.5})
+    assert len(leaking_texts(texts_of(by_id["test"]), texts_of(by_id["train"]))) > len(repeated) // 50
+    assert leaking_texts(texts_of(by_text["test"]), texts_of(by_text["train"])) == []
+
+
+def test_leaking_texts_are_found_in_capitals_and_counted_as_often_as_they_occur() -> None:
+    assert leaking_texts(["Yes , it is.", "No.", "YES IT IS", "Maybe"], ["yes, it is!", "Never."]) == [
+        "Yes , it is.",
+        "YES IT IS",
+    ]
+    assert leaking_texts([], ["a"]) == leaking_texts(["a"], []) == []
+
+
+def test_a_split_by_id_has_the_sizes_asked_for_and_holds_nothing_twice(sentences: list[Sentence]) -> None:
+    sizes = {"train": 100, "validation": 7, "test": 20}
+    splits = reference_split(sentences, sizes)
+    assert {split: len(part) for split, part in splits.items()} == sizes
+    assert len({s.id for part in splits.values() for s in part}) == 127
+    assert reference_split(sentences[::-1], sizes) == splits != reference_split(sentences, sizes, seed=1)
+
+
+@pytest.mark.parametrize("sizes", [None, {"train": 5, "test": -1}, {"train": 1, "dev": 1}, {"train": 3, "test": 2}])
+def test_sizes_that_make_no_sense_are_refused(sizes: dict | None) -> None:
+    four = [Sentence(f"s{i}", "Again.", "news") for i in range(4)]
+    with pytest.raises(DatasetError, match="4 in all at most"):
+        reference_split(four, *([sizes] if sizes else []))
+
+
+def test_an_id_that_occurs_twice_is_refused() -> None:
+    with pytest.raises(DatasetError, match="only once"):
+        reference_split([Sentence("a", "One.", "news"), Sentence("a", "Two.", "news")], {"train": 1})
+
+
+def test_the_sizes_of_the_reference_are_the_published_mixture() -> None:
+    totals = {split: sum(sizes[split] for sizes in REFERENCE_SIZES.values()) for split in SPLITS}
+    assert totals == {"train": 91_294, "validation": 11_412, "test": 11_411}
+
+
+def test_the_reference_leaks_about_two_hundred_test_sentences(test_data: Path) -> None:
+    path = test_data / "brown" / "brown.zip"
+    if not path.is_file():
+        pytest.skip(f"{path} is not there")
+    sentences = brown(path)
+    for seed in range(3):
+        splits = reference_split(sentences, seed=seed)
+        assert [len(splits[split]) for split in SPLITS] == [38_692, 7_526, 8_567]
+        assert 150 < len(leaking_texts(texts_of(splits["test"]), texts_of(splits["train"]))) < 260
+    splits = split_by_text(sentences)
+    assert leaking_texts(texts_of(splits["test"]), texts_of(splits["train"])) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "clean"),
+    [
+        (' "Don\'t stop," she said. ', "dont stop she said"),
+        ("Well-known — isn’t it?", "wellknown — isn’t it"),  # ASCII alone
+        ("...", ""),
+    ],
+)
+def test_texts_are_cleaned_as_the_reference_does(text: str, clean: str) -> None:
+    assert clean_as_reference(text) == clean
