@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from huggingface_hub import ModelCard, ModelHubMixin, hf_hub_download
 from tqdm import tqdm
 
 from clasp_lib.audio import AudioItem, describe, load_audio
+from clasp_lib.convert import PUBLISHED, PUBLISHED_WEIGHTS, read_published
 from clasp_lib.encoders import SpectrogramEncoder, SpeechEncoder, TextEncoder
 from clasp_lib.encoders.checkpoints import digest_of, pocket_folder
 from clasp_lib.errors import AudioError, CheckpointError, ClaspError
@@ -35,7 +37,7 @@ SHIPPED = {
 Those with "search" in their name stand on a speech encoder that was shown the sentence space; the others do not.
 """
 
-_CONFIG, _WEIGHTS = "config.json", "model.safetensors"
+_CONFIG, _WEIGHTS, _CARD_FILE = "config.json", "model.safetensors", "README.md"
 _CARD = """---
 library_name: clasp-lib
 license: mit
@@ -114,7 +116,9 @@ class CLASP(
             "fusion_config": self.fusion.config,
             "speech_encoder": self.speech_encoder.name,
             "speech_layer": self.speech_encoder.layer,
+            "speech_reference": self.speech_encoder.reference,
             "spectrogram_encoder": self.spectrogram_encoder.name,
+            "drawing": self.spectrogram_encoder.drawing,
             "text_encoder": self.text_encoder.name,
         }
 
@@ -152,16 +156,7 @@ class CLASP(
         with tqdm(total=len(items), desc="speech", unit="clip", disable=not show) as bar:
             for start in range(0, len(items), _CHUNK):
                 chunk = items[start : start + _CHUNK]
-                waves = [
-                    load_audio(item, self.speech_encoder.sampling_rate, source_rate=sampling_rate) for item in chunk
-                ]
-                for item, wave in zip(chunk, waves, strict=True):
-                    if len(wave) < self.speech_encoder.min_samples:
-                        raise AudioError(
-                            f"{describe(item)}: lasts {len(wave) / self.speech_encoder.sampling_rate:.3f} s, less than "
-                            f"one frame of {self.speech_encoder.name}."
-                        )
-                vectors[start : start + len(chunk)] = self._encode_waves(waves, batch_size)
+                vectors[start : start + len(chunk)] = self._encode_chunk(chunk, sampling_rate, batch_size)
                 bar.update(len(chunk))
         return vectors
 
@@ -193,8 +188,19 @@ class CLASP(
         return (_unit(a) @ _unit(b).T).astype(np.float32)
 
     @torch.inference_mode()
-    def _encode_waves(self, waves: list[np.ndarray], batch_size: int) -> np.ndarray:
+    def _encode_chunk(self, items: Sequence[AudioItem], sampling_rate: int, batch_size: int) -> np.ndarray:
+        """Items to unit vectors; each encoder gets them at its own rate, resampled from the recording itself."""
+        heard = self.speech_encoder.sampling_rate
+        waves = [load_audio(item, heard, source_rate=sampling_rate) for item in items]
+        for item, wave in zip(items, waves, strict=True):
+            if len(wave) < self.speech_encoder.min_samples:
+                raise AudioError(
+                    f"{describe(item)}: lasts {len(wave) / heard:.3f} s, less than "
+                    f"one frame of {self.speech_encoder.name}."
+                )
         speech = torch.from_numpy(self.speech_encoder.encode(waves, batch_size)).to(self.device)
+        if (drawn := self.spectrogram_encoder.sampling_rate) != heard:
+            waves = [load_audio(item, drawn, source_rate=sampling_rate) for item in items]
         picture = torch.from_numpy(self.spectrogram_encoder.encode(waves, batch_size)).to(self.device)
         return _unit(self.fusion(speech, picture).float().cpu().numpy())
 
@@ -202,20 +208,49 @@ class CLASP(
         """The card that `save_pretrained` writes where there is none yet."""
         return ModelCard(_CARD.format(**self.config, dimension=self.dimension))
 
+    def save_pretrained(
+        self,
+        save_directory: str | Path,
+        *,
+        config: Any = None,
+        repo_id: str | None = None,
+        push_to_hub: bool = False,
+        model_card_kwargs: dict[str, Any] | None = None,
+        **push_to_hub_kwargs: Any,
+    ) -> str | None:
+        """Write the fusion, its configuration and, where there is none, a card into a folder.
+
+        What is in the folder stays as it is until all new files are complete. The other arguments are the hub's.
+        """
+        folder = Path(save_directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=folder) as unfinished:
+            super().save_pretrained(unfinished, config=config, model_card_kwargs=model_card_kwargs)
+            files = [_WEIGHTS, _CONFIG] if (folder / _CARD_FILE).exists() else [_WEIGHTS, _CONFIG, _CARD_FILE]
+            for file in files:
+                os.replace(Path(unfinished, file), folder / file)
+        if not push_to_hub:
+            return None
+        return self.push_to_hub(
+            repo_id or folder.name, config=config, model_card_kwargs=model_card_kwargs, **push_to_hub_kwargs
+        )
+
     def _save_pretrained(self, save_directory: Path) -> None:
         from safetensors.torch import save_file
 
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.fusion.state_dict().items()}
-        save_file(weights, save_directory / f"{_WEIGHTS}.tmp", metadata={"format": "pt"})
-        os.replace(save_directory / f"{_WEIGHTS}.tmp", save_directory / _WEIGHTS)
-        (save_directory / f"{_CONFIG}.tmp").write_text(json.dumps(self.config, indent=2) + "\n", encoding="utf-8")
-        os.replace(save_directory / f"{_CONFIG}.tmp", save_directory / _CONFIG)
+        save_file(weights, save_directory / _WEIGHTS, metadata={"format": "pt"})
+        (save_directory / _CONFIG).write_text(json.dumps(self.config, indent=2) + "\n", encoding="utf-8")
 
     @classmethod
     def from_pretrained(  # type: ignore[override]
         cls,
         name: str | Path,
         *,
+        weights_name: str | None = None,
+        speech_encoder: str | None = None,
+        spectrogram_encoder: str | None = None,
+        text_encoder: str | None = None,
         device: str | torch.device | None = None,
         revision: str | None = None,
         cache_dir: str | Path | None = None,
@@ -225,7 +260,14 @@ class CLASP(
     ) -> CLASP:
         """Load one of `SHIPPED` ("pocket" is the default), a folder that `save_pretrained` wrote, or a hub id.
 
+        "llm-lab/CLASP", or a folder that holds its files, gives the model that CLASP's authors published, on the
+        encoders it was trained with. `clasp_lib.convert` reads their pickles; matplotlib draws the pictures.
+
         Args:
+            weights_name: a pickle of the authors to read, one of `clasp_lib.convert.PUBLISHED_WEIGHTS`; the first of
+                them that is there if not given.
+            speech_encoder, spectrogram_encoder, text_encoder: other names for the encoders that the model names, such
+                as folders with copies of them.
             device: where all parts run; the GPU where there is one if not given. The rest is the hub's.
 
         Raises:
@@ -234,8 +276,14 @@ class CLASP(
         from safetensors.torch import load_file
 
         folder = pocket_folder(SHIPPED[str(name)]) if name in SHIPPED else Path(name)
-        if name in SHIPPED or folder.is_dir():
-            files = {file: folder / file for file in (_CONFIG, _WEIGHTS)}
+        local = name in SHIPPED or (name != "" and folder.is_dir())
+        if weights_name is None and local:
+            weights_name = _published_in(folder)
+        elif weights_name is None and name == PUBLISHED:
+            weights_name = PUBLISHED_WEIGHTS[0]
+        wanted = (weights_name,) if weights_name else (_CONFIG, _WEIGHTS)
+        if local:
+            files = {file: folder / file for file in wanted}
         else:
             try:
                 options: Any = {
@@ -246,26 +294,44 @@ class CLASP(
                 }
                 files = {
                     file: Path(hf_hub_download(str(name), file, local_files_only=local_files_only, **options))
-                    for file in (_CONFIG, _WEIGHTS)
+                    for file in wanted
                 }
             except (OSError, ValueError) as error:
                 raise CheckpointError(
-                    f"{name}: is neither one of {', '.join(SHIPPED)}, nor a folder, nor a model on the hub "
-                    f"with {_CONFIG} and {_WEIGHTS} "
-                    f"({error})."
+                    f"{str(name)!r}: is neither one of {', '.join(SHIPPED)}, nor a folder, nor a model on the hub "
+                    f"with {' and '.join(wanted)} ({error})."
                 ) from error
         try:
-            config = json.loads(files[_CONFIG].read_text("utf-8"))
-            fusion = build_fusion(config["fusion"], **config["fusion_config"])
-            fusion.load_state_dict(load_file(files[_WEIGHTS]))
-            speech = SpeechEncoder(config["speech_encoder"], layer=config["speech_layer"], device=device)
-            picture = SpectrogramEncoder(config["spectrogram_encoder"], device=device)
-            text = TextEncoder(config["text_encoder"], device=device)
+            if weights_name:
+                config, fusion = read_published(files[weights_name])
+            else:
+                config = json.loads(files[_CONFIG].read_text("utf-8"))
+                fusion = build_fusion(config["fusion"], **config["fusion_config"])
+                fusion.load_state_dict(load_file(files[_WEIGHTS]))
+            speech = SpeechEncoder(
+                speech_encoder or config["speech_encoder"],
+                layer=config["speech_layer"],
+                reference=config.get("speech_reference", False),
+                device=device,
+            )
+            picture = SpectrogramEncoder(
+                spectrogram_encoder or config["spectrogram_encoder"],
+                drawing=config.get("drawing", "mel"),
+                device=device,
+            )
+            text = TextEncoder(text_encoder or config["text_encoder"], device=device)
         except ClaspError:
             raise
         except Exception as error:  # json, safetensors and torch each raise their own kinds
             raise CheckpointError(f"{name}: is not a CLASP model that can be loaded ({error}).") from error
         return cls(fusion, speech, picture, text, config["fusion"])
+
+
+def _published_in(folder: Path) -> str | None:
+    """The first of the published files in a folder that has no configuration."""
+    if (folder / _CONFIG).exists():
+        return None
+    return next((file for file in PUBLISHED_WEIGHTS if (folder / file).is_file()), None)
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:

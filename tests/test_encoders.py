@@ -6,15 +6,18 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from urllib.error import URLError
 
 import numpy as np
 import pytest
 import torch
 from conftest import Clip, Encoders, Tiny
 
+from clasp_lib.audio import resample
 from clasp_lib.encoders import SpectrogramEncoder, SpeechEncoder, TextEncoder, checkpoints
-from clasp_lib.encoders.spectrogram import FLOOR_DB, MEL_BANDS, log_mel, picture
-from clasp_lib.errors import AudioError, CheckpointError, TextError
+from clasp_lib.encoders.drawing import PICTURE_RATE, draw, draw_with_matplotlib
+from clasp_lib.encoders.spectrogram import DRAWINGS, FLOOR_DB, MEL_BANDS, log_mel, picture
+from clasp_lib.errors import AudioError, CheckpointError, ClaspError, TextError
 
 
 @pytest.fixture(scope="module")
@@ -52,9 +55,28 @@ def test_padding_would_be_heard_by_a_group_norm_model(tiny: Tiny, waves: list[np
 
 
 def test_a_vector_is_the_mean_of_the_frames(speech: SpeechEncoder, waves: list[np.ndarray]) -> None:
-    frames = speech.frames(waves[0])
-    assert frames.shape == (1 + (len(waves[0]) - speech.min_samples) // 320, 32)
-    np.testing.assert_allclose(speech.encode(waves[:1])[0], frames.mean(0), atol=1e-5)
+    for wave, vector, frames in zip(waves, speech.encode(waves), speech.frames(waves), strict=True):
+        assert frames.shape == (1 + (len(wave) - speech.min_samples) // 320, 32)
+        np.testing.assert_allclose(vector, frames.mean(0), atol=1e-5)
+
+
+def test_long_clips_come_in_smaller_batches(speech: SpeechEncoder) -> None:
+    waves = [np.zeros(seconds * 16_000, np.float32) for seconds in (40, 3, 3, 40, 3, 40, 3)]
+    batches = [[len(waves[i]) // 16_000 for i in batch] for batch in speech._batches(waves, 4)]
+    assert batches == [[40], [40], [40], [3, 3, 3, 3]]
+
+
+@pytest.mark.parametrize("kind", ["hubert", "wav2vec2"])
+def test_the_reference_path_differs_by_rounding_only(tiny: Tiny, waves: list[np.ndarray], kind: str) -> None:
+    clean, reference = (SpeechEncoder(str(getattr(tiny, kind)), reference=r, device="cpu") for r in (False, True))
+    np.testing.assert_allclose(reference.encode(waves), clean.encode(waves), atol=1e-3)
+    # The peak only matters to a checkpoint whose feature extractor does not bring clips to unit variance.
+    for encoder in (clean, reference):
+        encoder._extractor.do_normalize = False
+    quiet = [0.01 * wave for wave in waves]
+    np.testing.assert_allclose(reference.encode(quiet), reference.encode(waves), atol=1e-3)
+    assert np.abs(clean.encode(quiet) - clean.encode(waves)).max() > 1e-3
+    assert clean.identity != reference.identity
 
 
 def test_layers_are_counted_from_both_ends(tiny: Tiny, waves: list[np.ndarray]) -> None:
@@ -70,7 +92,7 @@ def test_layers_are_counted_from_both_ends(tiny: Tiny, waves: list[np.ndarray]) 
 def test_the_shortest_clip_is_the_receptive_field(speech: SpeechEncoder) -> None:
     wave = np.random.default_rng(0).standard_normal(speech.min_samples).astype(np.float32)
     assert speech.min_samples == 40 + 20 * (7 + 8 * 3)
-    assert len(speech.frames(wave)) == 1
+    assert len(speech.frames([wave])[0]) == 1
     with pytest.raises(AudioError, match=f"at least {speech.min_samples}"):
         speech.encode([wave, wave[:-1]])
 
@@ -123,7 +145,127 @@ def test_a_picture_vector_does_not_depend_on_its_batch(encoders: Encoders, waves
     assert encoder.size == (64, 96) and encoder.dimension == 20
 
 
+@pytest.fixture(scope="module")
+def fast_waves(waves: list[np.ndarray]) -> list[np.ndarray]:
+    """Four of the clips at 22 050 Hz."""
+    return [resample(wave, 16_000, PICTURE_RATE) for wave in waves[:4]]
+
+
+@pytest.mark.parametrize("drawing", ["matplotlib", "tensor"])
+def test_the_reference_s_picture_is_shown_blue_first_and_as_it_is(
+    drawing: str, tiny: Tiny, fast_waves: list[np.ndarray]
+) -> None:
+    encoder = SpectrogramEncoder(str(tiny.efficientnet), drawing=drawing, device="cpu")
+    assert (encoder.drawing, encoder.sampling_rate, encoder.dimension) == (drawing, PICTURE_RATE, 20)
+    images = [draw_with_matplotlib(w) if drawing == "matplotlib" else draw([w])[0].numpy() for w in fast_waves]
+    pixels = [torch.from_numpy(image[:, :, ::-1].astype(np.float32)).permute(2, 0, 1)[None] for image in images]
+    with torch.no_grad():
+        expected = torch.cat([encoder._model(image) for image in pixels]).numpy()
+    tolerance = 1e-5 * np.abs(expected).max()
+    for batch_size in (1, 3, 16):  # matplotlib's pictures differ in size, and come back in order
+        np.testing.assert_allclose(encoder.encode(fast_waves, batch_size), expected, atol=tolerance, rtol=1e-4)
+    assert np.abs(expected[0] - expected[1]).max() > 100 * tolerance
+    if drawing == "matplotlib":
+        assert len({image.shape for image in images}) > 1
+
+
+def test_encoders_that_see_other_pictures_have_another_identity(tiny: Tiny, encoders: Encoders) -> None:
+    identities = [SpectrogramEncoder(str(tiny.efficientnet), drawing=drawing).identity for drawing in DRAWINGS]
+    assert identities[0] == encoders[1].identity
+    assert len({str(identity) for identity in identities}) == 3
+    assert len({identity["weights"] for identity in identities}) == 1
+
+
+def test_a_drawing_that_is_not_known_is_refused(tiny: Tiny) -> None:
+    with pytest.raises(ClaspError, match=r"'watercolour'.*'mel', 'matplotlib', 'tensor'"):
+        SpectrogramEncoder(str(tiny.efficientnet), drawing="watercolour")
+
+
+PUBLISHED = "efficientnet_b0_rwightman-7f5810bc.pth"
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Torch hub's cache with a file of the published name, but random weights."""
+    from torchvision.models import efficientnet_b0
+
+    home = tmp_path_factory.mktemp("torch")
+    (home / "hub" / "checkpoints").mkdir(parents=True)
+    torch.manual_seed(0)
+    torch.save(efficientnet_b0().state_dict(), home / "hub" / "checkpoints" / PUBLISHED)
+    return home
+
+
+def test_torchvision_s_weights_come_from_the_cache_of_torch_hub(
+    published: Path, fast_waves: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torchvision.models import efficientnet_b0
+
+    monkeypatch.setenv("TORCH_HOME", str(published))
+    file = published / "hub" / "checkpoints" / PUBLISHED
+    named = SpectrogramEncoder("torchvision/efficientnet_b0", drawing="tensor", device="cpu")
+    by_path = SpectrogramEncoder(str(file), drawing="tensor", device="cpu")
+    assert named.dimension == 1000 and named.parameters == 5_288_548
+    assert named.digest == by_path.digest
+    model = efficientnet_b0().eval()
+    model.load_state_dict(torch.load(file, weights_only=True))
+    with torch.no_grad():
+        expected = model(draw(fast_waves[:2]).flip(-1).permute(0, 3, 1, 2).float()).numpy()
+    np.testing.assert_allclose(named.encode(fast_waves[:2]), expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
+    clean = SpectrogramEncoder(str(file), device="cpu")
+    assert (clean.sampling_rate, clean.size) == (16_000, (224, 224))
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"not what was published", {"classifier.1.weight": torch.zeros(3)}, [1, 2], Path("a pickle")]
+)
+def test_a_file_that_holds_no_such_weights_is_refused_by_name(content: object, tmp_path: Path) -> None:
+    file = tmp_path / PUBLISHED
+    if isinstance(content, bytes):
+        file.write_bytes(content)
+    else:
+        torch.save(content, file)
+    with pytest.raises(CheckpointError) as caught:
+        SpectrogramEncoder(str(file), drawing="tensor")
+    assert str(caught.value).startswith(str(file)) and "weights_only" not in str(caught.value)
+
+
+def test_weights_of_another_torchvision_model_are_refused(published: Path, tmp_path: Path) -> None:
+    file = tmp_path / "efficientnet_b1.pth"
+    shutil.copy(published / "hub" / "checkpoints" / PUBLISHED, file)
+    with pytest.raises(CheckpointError, match=r"efficientnet_b1\.pth does not hold the weights of.*efficientnet_b1\.$"):
+        SpectrogramEncoder(str(file))
+
+
+@pytest.mark.parametrize(
+    "name", ["torchvision/resnet50", "torchvision/", "resnet50-0676ba61.pth", "efficientnet_b99.pth"]
+)
+def test_only_torchvision_s_efficientnets_are_taken(name: str) -> None:
+    with pytest.raises(CheckpointError, match=rf"^{name}: .*efficientnet_b0, .*efficientnet_b7"):
+        SpectrogramEncoder(name)
+
+
+def test_weights_that_are_neither_here_nor_to_be_had_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def offline(url: str, *args: object, **kwargs: object) -> None:
+        raise URLError("no network")
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
+    with pytest.raises(CheckpointError, match=rf"^torchvision/efficientnet_b0: .*{PUBLISHED}.*no network"):
+        SpectrogramEncoder("torchvision/efficientnet_b0")
+    with pytest.raises(CheckpointError, match="no weights at"):
+        SpectrogramEncoder(str(tmp_path / PUBLISHED))
+
+
 # Text --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_long_text_is_read_as_far_as_the_tokens_go(encoders: Encoders) -> None:
+    text = encoders[2]
+    assert text.tokens("ab") == ["[CLS]", "a", "##b", "[SEP]"]
+    long = "a " * 100
+    assert text.max_tokens == 64 == len(text.tokens(long))
+    np.testing.assert_allclose(*text.encode([long + "b", long + "c"]), atol=1e-6)
 
 
 def test_text_vectors_have_length_one_and_keep_their_order(encoders: Encoders, clips: list[Clip]) -> None:

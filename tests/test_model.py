@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,8 @@ from conftest import Clip, Encoders, Tiny, tiny_model
 from safetensors.torch import load_file, save_file
 
 from clasp_lib import CLASP
-from clasp_lib.audio import encode_audio, resample
-from clasp_lib.encoders import SpeechEncoder
+from clasp_lib.audio import encode_audio, load_audio, resample
+from clasp_lib.encoders import SpectrogramEncoder, SpeechEncoder
 from clasp_lib.errors import AudioError, CheckpointError, ClaspError, TextError
 from clasp_lib.fusion import FUSIONS, build_fusion
 
@@ -77,6 +78,34 @@ def test_every_kind_of_item_gives_the_same_vector(model: CLASP, clips: list[Clip
         model.encode_speech([{"array": low[0], "sampling_rate": 8_000}]),
         atol=1e-6,
     )
+
+
+def test_each_encoder_gets_the_recording_at_its_own_rate(
+    tiny: Tiny, encoders: Encoders, clips: list[Clip], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = SpectrogramEncoder(str(tiny.efficientnet), drawing="tensor")
+    assert (encoders[0].sampling_rate, drawn.sampling_rate) == (16_000, 22_050)
+    model = tiny_model((encoders[0], drawn, encoders[2]))
+    time = np.arange(44_100) / 44_100
+    bright = (np.sin(2 * np.pi * 300 * time) + np.sin(2 * np.pi * 10_000 * time)).astype(np.float32) / 2
+    path = tmp_path / "bright.wav"
+    path.write_bytes(encode_audio(bright, 44_100, "WAV"))
+    items: list[Any] = [path, bright, {"array": clips[0].samples, "sampling_rate": 16_000}]
+    seen: dict[int, list[np.ndarray]] = {}
+    for encoder in (encoders[0], drawn):
+        encode = encoder.encode
+
+        def record(waves: Any, *options: Any, rate: int = encoder.sampling_rate, encode: Any = encode) -> np.ndarray:
+            seen.setdefault(rate, []).extend(waves)
+            return encode(waves, *options)
+
+        monkeypatch.setattr(encoder, "encode", record)
+    assert model.encode_speech(items, sampling_rate=44_100).shape == (3, 24)
+    for rate, waves in seen.items():
+        for item, wave in zip(items, waves, strict=True):
+            np.testing.assert_array_equal(wave, load_audio(item, rate, source_rate=44_100))
+    spectrum = np.abs(np.fft.rfft(seen[22_050][1]))
+    assert spectrum[9_990:10_010].max() > 0.5 * spectrum.max()  # by way of 16 kHz it would be gone
 
 
 def test_order_is_kept_over_chunks(model: CLASP, clips: list[Clip], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,6 +225,47 @@ def test_a_saved_model_gives_the_same_vectors(
     assert loaded.fusion_name == fusion and not loaded.fusion.training
 
 
+def test_how_the_encoders_are_used_is_saved(tiny: Tiny, encoders: Encoders, clips: list[Clip], tmp_path: Path) -> None:
+    speech = SpeechEncoder(str(tiny.hubert), layer=1, reference=True)
+    picture = SpectrogramEncoder(str(tiny.efficientnet), drawing="tensor")
+    model = tiny_model((speech, picture, encoders[2]))
+    model.save_pretrained(tmp_path / "clasp")
+    config = json.loads((tmp_path / "clasp" / "config.json").read_text())
+    assert (config["speech_layer"], config["speech_reference"], config["drawing"]) == (1, True, "tensor")
+    loaded = CLASP.from_pretrained(tmp_path / "clasp")
+    assert loaded.speech_encoder.reference is True and loaded.spectrogram_encoder.drawing == "tensor"
+    np.testing.assert_array_equal(loaded.encode_speech(samples(clips)), model.encode_speech(samples(clips)))
+    assert loaded.fingerprint == model.fingerprint
+
+
+def test_an_older_configuration_means_the_clean_path(saved: Path, model: CLASP, tmp_path: Path) -> None:
+    folder = tmp_path / "clasp"
+    shutil.copytree(saved, folder)
+    config = json.loads((folder / "config.json").read_text())
+    assert config.pop("speech_reference") is False and config.pop("drawing") == "mel"
+    (folder / "config.json").write_text(json.dumps(config))
+    assert CLASP.from_pretrained(folder).fingerprint == model.fingerprint
+
+
+def test_copies_of_the_encoders_may_be_named(
+    tiny: Tiny, saved: Path, model: CLASP, clips: list[Clip], tmp_path: Path
+) -> None:
+    folder, copies = tmp_path / "clasp", {}
+    shutil.copytree(saved, folder)
+    config = json.loads((folder / "config.json").read_text())
+    for part, place in (
+        ("speech_encoder", tiny.hubert),
+        ("spectrogram_encoder", tiny.efficientnet),
+        ("text_encoder", tiny.sentences),
+    ):
+        copies[part] = str(shutil.copytree(place, tmp_path / part))
+        config[part] = "no/such-encoder"
+    (folder / "config.json").write_text(json.dumps(config))
+    loaded = CLASP.from_pretrained(folder, **copies)
+    assert copies.items() <= loaded.config.items()
+    np.testing.assert_array_equal(loaded.encode_speech(samples(clips)), model.encode_speech(samples(clips)))
+
+
 def test_a_saved_model_is_laid_out_for_the_hub(saved: Path) -> None:
     assert {p.name for p in saved.iterdir()} == {"README.md", "config.json", "model.safetensors"}
     config = json.loads((saved / "config.json").read_text())
@@ -216,6 +286,49 @@ def test_saving_again_replaces(encoders: Encoders, saved: Path, tmp_path: Path) 
     assert {p.name for p in folder.iterdir()} == {"README.md", "config.json", "model.safetensors"}
 
 
+@pytest.mark.parametrize(
+    "at", ["safetensors.torch.save_file", "clasp_lib.model.json.dumps", "clasp_lib.model.ModelCard"]
+)
+def test_a_save_that_fails_leaves_what_was_there(
+    at: str, encoders: Encoders, saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "clasp"
+    shutil.copytree(saved, folder)
+    (folder / "README.md").unlink()
+    (folder / "notes.txt").write_text("mine")
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+
+    def full(*arguments: Any, **options: Any) -> None:
+        raise OSError("no space left")
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="no space"):
+        patch.setattr(at, full)
+        tiny_model(encoders, "gating").save_pretrained(folder)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    (folder / "README.md").write_text("my card")
+    tiny_model(encoders, "gating").save_pretrained(folder)
+    assert CLASP.from_pretrained(folder).fusion_name == "gating"
+    assert (folder / "README.md").read_text() == "my card" and (folder / "notes.txt").read_text() == "mine"
+
+
+def test_a_model_is_pushed_with_its_files(model: CLASP, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pushed: dict[str, Any] = {}
+
+    class Api:
+        def __init__(self, *arguments: Any, **options: Any) -> None: ...
+
+        def create_repo(self, repo_id: str, **options: Any) -> Any:
+            return SimpleNamespace(repo_id=f"me/{repo_id}")
+
+        def upload_folder(self, repo_id: str, folder_path: Path, **options: Any) -> str:
+            pushed[repo_id] = {path.name for path in Path(folder_path).iterdir()}
+            return "https://hub"
+
+    monkeypatch.setattr("huggingface_hub.hub_mixin.HfApi", Api)
+    assert model.save_pretrained(tmp_path / "clasp", push_to_hub=True, private=True) == "https://hub"
+    assert pushed == {"me/clasp": {"README.md", "config.json", "model.safetensors"}}
+
+
 def test_the_fingerprint_is_that_of_all_weights(tiny: Tiny, encoders: Encoders) -> None:
     model = tiny_model(encoders)
     first = model.fingerprint
@@ -227,6 +340,9 @@ def test_the_fingerprint_is_that_of_all_weights(tiny: Tiny, encoders: Encoders) 
     assert first != model.fingerprint
     layer = SpeechEncoder(str(tiny.hubert), layer=1)
     assert first != tiny_model((layer, *encoders[1:])).fingerprint
+    assert first != tiny_model((SpeechEncoder(str(tiny.hubert), reference=True), *encoders[1:])).fingerprint
+    drawn = SpectrogramEncoder(str(tiny.efficientnet), drawing="tensor")
+    assert first != tiny_model((encoders[0], drawn, encoders[2])).fingerprint
     retrained = SpeechEncoder(str(tiny.hubert))
     retrained._model.encoder.layer_norm.weight.data.mul_(2)
     assert first != tiny_model((retrained, *encoders[1:])).fingerprint
@@ -302,6 +418,14 @@ def test_a_missing_model_is_refused_without_a_network(
     with pytest.raises(CheckpointError, match=r"pocket.*nor a folder") as caught:
         CLASP.from_pretrained(name, cache_dir=tmp_path / "cache")
     assert name in str(caught.value)
+
+
+def test_no_name_is_not_the_current_folder(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.chdir(saved)
+    with pytest.raises(CheckpointError, match="'': is neither"):
+        CLASP.from_pretrained("")
+    assert CLASP.from_pretrained(".").fusion_name == "concatenation"
 
 
 def test_a_shipped_name_is_never_looked_up_on_the_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

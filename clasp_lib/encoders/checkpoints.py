@@ -7,7 +7,7 @@ import importlib.util
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from clasp_lib.errors import CheckpointError
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 SHIPPED = {"pocket-ctc": "ctc", "pocket-search": "search", "pocket-efficientnet": "efficientnet"}
 """Encoders that travel inside the package, and their folders under `clasp_lib/pocket`."""
+
+Precision: TypeAlias = Literal["float32", "mixed"]
 
 MINILM = "all-MiniLM-L6-v2"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -47,6 +49,18 @@ def digest_of(model: torch.nn.Module) -> str:
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()[:32]
+
+
+def autocast(device: torch.device, precision: Precision) -> torch.autocast:
+    """The context in which a network runs: "float32" as it is, "mixed" in half precision where a GPU gains by it.
+
+    On GPUs of compute capability 8.0 or more that is bfloat16, on older ones float16; on a CPU nothing changes.
+    """
+    import torch
+
+    mixed = precision == "mixed" and device.type == "cuda"
+    modern = mixed and torch.cuda.get_device_capability(device) >= (8, 0)
+    return torch.autocast(device.type, torch.bfloat16 if modern or not mixed else torch.float16, enabled=mixed)
 
 
 def pocket_folder(name: str) -> Path:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from clasp_lib.encoders.checkpoints import digest_of, resolve
+from clasp_lib.encoders.checkpoints import Precision, autocast, digest_of, resolve
 from clasp_lib.errors import AudioError, CheckpointError
 
 
@@ -21,15 +21,18 @@ class SpeechModel:
         name: "pocket-ctc", a local folder, or a hub id such as "facebook/hubert-large-ls960-ft".
         kind: the class of transformers that loads it.
         device: "cuda", "cpu", ...; the GPU where there is one if not given.
+        precision: see `clasp_lib.encoders.checkpoints.autocast`.
 
     Raises:
         CheckpointError: no such checkpoint, or not a HuBERT or wav2vec2.
     """
 
-    def __init__(self, name: str, kind: str, device: str | torch.device | None) -> None:
+    def __init__(
+        self, name: str, kind: str, device: str | torch.device | None, precision: Precision = "float32"
+    ) -> None:
         import transformers
 
-        self.name = name
+        self.name, self.precision = name, precision
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         folder = resolve(name)
         try:
@@ -71,14 +74,21 @@ class SpeechModel:
         )
         values, mask = inputs["input_values"].to(self.device), inputs["attention_mask"].to(self.device)
         frames = self._model._get_feat_extract_output_lengths(mask.sum(1)).tolist()
-        return self._model(values, attention_mask=None if self._one_length else mask, **options), frames
+        with autocast(self.device, self.precision):
+            return self._model(values, attention_mask=None if self._one_length else mask, **options), frames
 
     def _batches(self, waves: Sequence[np.ndarray], batch_size: int) -> Iterator[list[int]]:
-        """Indices of clips that run together: similar lengths, or the same length where padding would be heard."""
+        """Indices of clips that run together: similar lengths, or the same length where padding would be heard.
+
+        Long clips come in smaller batches, which never hold more than `batch_size` times `_USUAL_SECONDS` of sound.
+        """
         order = sorted(range(len(waves)), key=lambda i: -len(waves[i]))
+        limit = batch_size * _USUAL_SECONDS * self.sampling_rate
         batch: list[int] = []
         for i in order:
-            if len(batch) == batch_size or (batch and self._one_length and len(waves[i]) != len(waves[batch[0]])):
+            longest = len(waves[batch[0]]) if batch else 0
+            full = len(batch) == batch_size or (len(batch) + 1) * longest > limit
+            if batch and (full or (self._one_length and len(waves[i]) != longest)):
                 yield batch
                 batch = []
             batch.append(i)
@@ -95,40 +105,72 @@ class SpeechEncoder(SpeechModel):
     Args:
         name: "pocket-ctc", a local folder, or a hub id such as "facebook/hubert-large-ls960-ft".
         layer: which hidden states to average: -1 is the last layer, 0 what enters the first one.
+        reference: encode as the notebooks of CLASP's authors do: the clip divided by its peak, alone, without a mask.
         device: "cuda", "cpu", ...; the GPU where there is one if not given.
+        precision: see `clasp_lib.encoders.checkpoints.autocast`; the mean is taken in float32 either way.
 
     Raises:
         CheckpointError: no such checkpoint, or not a HuBERT or wav2vec2.
     """
 
-    def __init__(self, name: str, *, layer: int = -1, device: str | torch.device | None = None) -> None:
-        super().__init__(name, "AutoModel", device)
+    def __init__(
+        self,
+        name: str,
+        *,
+        layer: int = -1,
+        reference: bool = False,
+        device: str | torch.device | None = None,
+        precision: Precision = "float32",
+    ) -> None:
+        super().__init__(name, "AutoModel", device, precision)
         if not -self.layers - 1 <= layer <= self.layers:
             raise CheckpointError(f"{name}: has {self.layers} layers, so there is no layer {layer}.")
-        self.layer = layer
+        self.layer, self.reference = layer, reference
         self.dimension: int = self._model.config.hidden_size
+
+    @property
+    def identity(self) -> dict[str, str | int | bool]:
+        """All that its vectors depend on, besides the sound."""
+        return {
+            "encoder": "speech",
+            "weights": self.digest,
+            "layer": self.layer,
+            "reference": self.reference,
+            "normalised": bool(getattr(self._extractor, "do_normalize", False)),
+            "precision": self.precision,
+        }
 
     def encode(self, waves: Sequence[np.ndarray], batch_size: int = 16, show_progress_bar: bool = False) -> np.ndarray:
         """Waves at `sampling_rate`, each `(samples,)`, to float32 vectors `(n, dimension)`, in the order given."""
         vectors = np.zeros((len(waves), self.dimension), np.float32)
-        with tqdm(total=len(waves), desc="speech", unit="clip", disable=not show_progress_bar) as bar:
-            for batch in self._batches(waves, batch_size):
-                states, frames = self._states([waves[i] for i in batch])
-                for row, i in enumerate(batch):
-                    vectors[i] = states[row, : frames[row]].float().mean(0).cpu().numpy()
-                bar.update(len(batch))
+        for i, states in self._states(waves, batch_size, show_progress_bar):
+            vectors[i] = states.mean(0).cpu().numpy()
         return vectors
 
-    def frames(self, wave: np.ndarray) -> np.ndarray:
-        """The hidden states of one clip before they are averaged: float32 `(frames, dimension)`."""
-        states, _ = self._states([wave])
-        return states[0].float().cpu().numpy()
+    def frames(
+        self, waves: Sequence[np.ndarray], batch_size: int = 16, show_progress_bar: bool = False
+    ) -> list[np.ndarray]:
+        """The hidden states before they are averaged: float32 `(frames, dimension)` for each wave, in order."""
+        found = dict(self._states(waves, batch_size, show_progress_bar))
+        return [found[i].cpu().numpy() for i in range(len(waves))]
 
-    def _states(self, waves: list[np.ndarray]) -> tuple[torch.Tensor, list[int]]:
-        """Hidden states (clips, frames, dimension) of a padded batch, and how many frames of each clip are real."""
+    def _states(
+        self, waves: Sequence[np.ndarray], batch_size: int, show_progress_bar: bool
+    ) -> Iterator[tuple[int, torch.Tensor]]:
+        """The number of each clip and its hidden states (frames, dimension) in float32, longest clips first."""
         last = self.layer in (-1, self.layers)
-        out, frames = self._outputs(waves, output_hidden_states=not last)
-        return (out.last_hidden_state if last else out.hidden_states[self.layer]), frames
+        if self.reference:
+            waves, batch_size = [wave / np.abs(wave).max() for wave in waves], 1
+        with tqdm(total=len(waves), desc="speech", unit="clip", disable=not show_progress_bar) as bar:
+            for batch in self._batches(waves, batch_size):
+                out, frames = self._outputs([waves[i] for i in batch], output_hidden_states=not last)
+                states = out.last_hidden_state if last else out.hidden_states[self.layer]  # (clips, frames, dimension)
+                for row, i in enumerate(batch):
+                    yield i, states[row, : frames[row]].float()
+                bar.update(len(batch))
+
+
+_USUAL_SECONDS = 15
 
 
 def _load(kind: Any, folder: str, name: str) -> Any:

@@ -49,6 +49,23 @@ class TextEncoder:
         """Of the weights; features and indexes are only as good as long as it stays."""
         return digest_of(self._model)
 
+    @property
+    def identity(self) -> dict[str, str]:
+        """All that its vectors depend on, besides the text."""
+        return {"encoder": "text", "weights": self.digest}
+
+    def tokens(self, text: str) -> list[str]:
+        """The pieces of words that the encoder reads, as its tokenizer writes them; what is too long is cut off."""
+        tokenizer = self._model.tokenizer
+        return tokenizer.convert_ids_to_tokens(
+            tokenizer(text, truncation=True, max_length=self.max_tokens)["input_ids"]
+        )
+
+    @property
+    def max_tokens(self) -> int | None:
+        """How many pieces of a text are read, those at its ends included."""
+        return self._model.max_seq_length
+
     def encode(self, texts: Sequence[str], batch_size: int = 64, show_progress_bar: bool = False) -> np.ndarray:
         """Texts to float32 vectors `(n, dimension)`, L2-normalised.
 
