@@ -8,24 +8,31 @@ seconds, and `audio`, a dictionary of the file's bytes and its path that `clasp_
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import csv
+import hashlib
+import json
 import multiprocessing
-from collections.abc import Mapping, Sequence
+import os
+import pickle
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+import numpy as np
 from tqdm import tqdm
 
 from clasp_lib.audio import duration, encode_audio, load_audio
 from clasp_lib.corpus import SPLITS, Sentence, Split, normalise_text, split_by_text
 from clasp_lib.errors import ClaspError, DatasetError
 from clasp_lib.folders import written_whole
-from clasp_lib.synthesis import Synthesizer, Voice, draw_voices
+from clasp_lib.synthesis import BatchSynthesizer, Synthesizer, Voice
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict, Features
 
-_CHUNK = 64
+_CHUNK = 64  # clips that a process of the pool speaks at a time, and that a stopped run repeats at most
+_BATCHES = 16  # the same, in batches, of an engine that speaks in batches
 
 
 class Skipped(NamedTuple):
@@ -59,44 +66,64 @@ def build_speech_brown(
     seed: int = 0,
     audio_format: Literal["OGG", "MP3", "FLAC", "WAV"] = "OGG",
     workers: int | None = None,
+    batch_size: int = 32,
+    folder: str | Path | None = None,
+    shared_speakers: bool = False,
     on_error: Literal["raise", "skip"] = "raise",
 ) -> Build:
     """Speak `sentences` and return them as train, validation and test.
 
     No text and no speaker is shared between splits. The same arguments give the same dataset, whatever the number of
-    workers.
+    workers, and however often the work was stopped and taken up again.
 
     Args:
         voices_per_sentence: how many voices speak each sentence of a split; default one.
         fractions: see `split_by_text`.
-        workers: processes that speak; default one for each CPU.
+        workers: processes that speak, or, of a `BatchSynthesizer`, threads that compress; default one for each CPU.
+        batch_size: sentences of similar length that a `BatchSynthesizer` speaks at once.
+        folder: where finished shards are kept, so that a stopped run goes on with the first missing one. The dataset
+            then lies in these files and not in memory: `save_dataset` it before they are deleted.
+        shared_speakers: allow an engine that has the same speakers in all splits.
         on_error: "raise" stops at the first sentence that cannot be spoken; "skip" reports it and goes on.
 
     Raises:
         ClaspError: a sentence cannot be spoken, with `on_error="raise"`.
+        DatasetError: splits would share a speaker; a kept shard is damaged.
     """
-    from datasets import DatasetDict
+    from datasets import DatasetDict, concatenate_datasets
 
     voices_per_sentence = voices_per_sentence or {}
     splits = split_by_text(sentences, fractions, seed)
-    dataset, skipped = DatasetDict(), []
-    with concurrent.futures.ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-        for split in SPLITS:
-            times = voices_per_sentence.get(split, 1)
-            takes = [(sentence, take) for take in range(times) for sentence in splits[split]]
-            voices = draw_voices(split, len(takes), seed)
-            jobs = [(s, take, voice) for (s, take), voice in zip(takes, voices, strict=True)]
-            chunks = [jobs[start : start + _CHUNK] for start in range(0, len(jobs), _CHUNK)]
-            tasks = (pool.submit(_speak_chunk, chunk, synthesizer, audio_format, on_error) for chunk in chunks)
-            rows: list[dict] = []
-            with tqdm(total=len(jobs), desc=f"speaking {split}", unit="clip") as bar:
-                for chunk, task in zip(chunks, list(tasks), strict=True):
-                    done, failed = task.result()
-                    rows += done
-                    skipped += failed
-                    bar.update(len(chunk))
-            dataset[split] = _dataset(rows)
-    return Build(dataset, skipped)
+    size = _BATCHES * batch_size if isinstance(synthesizer, BatchSynthesizer) else _CHUNK
+    chunks: list[tuple[Split, list[_Job]]] = []
+    speakers: dict[str, Split] = {}
+    for split in SPLITS:
+        takes = [(sentence, take) for take in range(voices_per_sentence.get(split, 1)) for sentence in splits[split]]
+        voices = synthesizer.voices(split, len(takes), seed)
+        for voice in voices:
+            if speakers.setdefault(voice.name, split) != split and not shared_speakers:
+                raise DatasetError(
+                    f"speaker {voice.name!r}: would be in {speakers[voice.name]} and in {split}, and what is learnt "
+                    "would be tested on known voices. Use another engine, or pass shared_speakers=True if it is meant."
+                )
+        jobs = [_Job(sentence, take, voice) for (sentence, take), voice in zip(takes, voices, strict=True)]
+        chunks += [(split, jobs[start : start + size]) for start in range(0, len(jobs), size)]
+    identity = _identity(synthesizer) if folder else ""
+    recipe = [identity, synthesizer.sampling_rate, audio_format, on_error, batch_size]
+    shards = [_Shard(folder, f"{split}-{i:05d}", [*recipe, jobs]) for i, (split, jobs) in enumerate(chunks)]
+    missing = [i for i, shard in enumerate(shards) if not shard.finished]
+    spoken = _spoken([chunks[i][1] for i in missing], synthesizer, audio_format, on_error, workers, batch_size)
+    clips = sum(len(jobs) for _, jobs in chunks)
+    left = sum(len(chunks[i][1]) for i in missing)
+    with contextlib.closing(spoken), tqdm(total=clips, initial=clips - left, desc="speaking", unit="clip") as bar:
+        for i, (rows, skipped) in zip(missing, spoken, strict=True):
+            shards[i].keep(rows, skipped)
+            bar.update(len(chunks[i][1]))
+    dataset = DatasetDict()
+    for split in SPLITS:
+        parts = [shard.dataset() for shard, (of, _) in zip(shards, chunks, strict=True) if of == split]
+        dataset[split] = concatenate_datasets(parts) if parts else _dataset([])
+    return Build(dataset, [clip for shard in shards for clip in shard.skipped()])
 
 
 def read_recordings(
@@ -191,27 +218,143 @@ def _dataset(rows: list[dict]) -> Dataset:
     return Dataset(InMemoryTable.from_pylist(rows, schema=columns().arrow_schema))
 
 
+class _Job(NamedTuple):
+    """One clip to be spoken."""
+
+    sentence: Sentence
+    take: int
+    voice: Voice
+
+    @property
+    def id(self) -> str:
+        return f"{self.sentence.id}-{self.take}"
+
+
+class _Shard:
+    """Some clips, once they are spoken: in memory, or in two files whose names say what they were made from."""
+
+    def __init__(self, folder: str | Path | None, name: str, recipe: object) -> None:
+        digest = hashlib.sha256(repr(recipe).encode()).hexdigest()[:16]
+        self._file = None if folder is None else Path(folder) / f"{name}-{digest}.arrow"
+        self._rows: tuple[Dataset, list[Skipped]] | None = None
+
+    @property
+    def finished(self) -> bool:
+        return self._rows is not None if self._file is None else self._file.is_file()
+
+    def keep(self, rows: list[dict], skipped: list[Skipped]) -> None:
+        part = _dataset(rows)
+        if self._file is None:
+            self._rows = part, skipped
+            return
+        import pyarrow
+
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        self._file.with_suffix(".json").write_text(json.dumps(skipped), "utf-8")
+        unfinished = self._file.with_suffix(f".{os.getpid()}.new")
+        with pyarrow.OSFile(str(unfinished), "wb") as file, pyarrow.ipc.new_stream(file, part.data.schema) as stream:
+            stream.write_table(part.data.table)
+        unfinished.replace(self._file)  # last: where this file is, all is there
+
+    def dataset(self) -> Dataset:
+        from datasets import Dataset
+
+        if self._rows is not None:
+            return self._rows[0]
+        try:
+            return Dataset.from_file(str(self._file))
+        except Exception as error:  # pyarrow and datasets each raise their own kinds
+            raise DatasetError(f"{self._file}: is damaged ({error}). Delete it and build again.") from error
+
+    def skipped(self) -> list[Skipped]:
+        if self._rows is not None or self._file is None:
+            return self._rows[1] if self._rows else []
+        try:
+            return [Skipped(*entry) for entry in json.loads(self._file.with_suffix(".json").read_text("utf-8"))]
+        except (OSError, ValueError, TypeError) as error:
+            raise DatasetError(
+                f"{self._file}: its list of skipped clips is damaged. Delete it and build again."
+            ) from error
+
+
+def _identity(synthesizer: Synthesizer) -> str:
+    """What an engine is: its weights and settings."""
+    if isinstance(synthesizer, BatchSynthesizer):
+        return synthesizer.digest
+    return hashlib.sha256(pickle.dumps(synthesizer)).hexdigest()  # written, never read
+
+
+def _spoken(
+    chunks: Sequence[Sequence[_Job]],
+    synthesizer: Synthesizer,
+    audio_format: str,
+    on_error: str,
+    workers: int | None,
+    batch_size: int,
+) -> Generator[tuple[list[dict], list[Skipped]], None, None]:
+    """The rows of each chunk, and what was left out of it, in order: from a pool of processes, or in batches here."""
+    if isinstance(synthesizer, BatchSynthesizer):
+        for chunk in chunks:
+            yield _speak_batches(chunk, synthesizer, audio_format, on_error, workers, batch_size)
+        return
+    pool = concurrent.futures.ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"))
+    try:
+        for task in [pool.submit(_speak_chunk, chunk, synthesizer, audio_format, on_error) for chunk in chunks]:
+            yield task.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _speak_batches(
+    jobs: Sequence[_Job],
+    synthesizer: BatchSynthesizer,
+    audio_format: str,
+    on_error: str,
+    workers: int | None,
+    batch_size: int,
+) -> tuple[list[dict], list[Skipped]]:
+    """Similar lengths share a batch; threads compress one batch while the next is spoken."""
+    order = sorted(range(len(jobs)), key=lambda i: len(jobs[i].sentence.text))
+    rows: dict[int, concurrent.futures.Future[dict]] = {}
+    skipped: dict[int, Skipped] = {}
+    with concurrent.futures.ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+        for start in range(0, len(jobs), batch_size):
+            batch = order[start : start + batch_size]
+            clips = synthesizer.synthesize_batch([jobs[i].sentence.text for i in batch], [jobs[i].voice for i in batch])
+            for i, clip in zip(batch, clips, strict=True):
+                if not isinstance(clip, ClaspError):
+                    rows[i] = pool.submit(_row, jobs[i], clip, synthesizer.sampling_rate, audio_format)
+                elif on_error == "raise":
+                    raise clip
+                else:
+                    skipped[i] = Skipped(jobs[i].id, str(clip))
+        return [rows[i].result() for i in sorted(rows)], [skipped[i] for i in sorted(skipped)]
+
+
 def _speak_chunk(
-    chunk: Sequence[tuple[Sentence, int, Voice]], synthesizer: Synthesizer, audio_format: str, on_error: str
+    jobs: Sequence[_Job], synthesizer: Synthesizer, audio_format: str, on_error: str
 ) -> tuple[list[dict], list[Skipped]]:
     rows, skipped = [], []
-    for sentence, take, voice in chunk:
-        clip_id = f"{sentence.id}-{take}"
+    for job in jobs:
         try:
-            samples = synthesizer.synthesize(sentence.text, voice)
+            samples = synthesizer.synthesize(job.sentence.text, job.voice)
         except ClaspError as error:
             if on_error == "raise":
                 raise
-            skipped.append(Skipped(clip_id, str(error)))
+            skipped.append(Skipped(job.id, str(error)))
             continue
-        row: dict[str, Any] = {
-            "id": clip_id,
-            "sentence_id": sentence.id,
-            "text": sentence.text,
-            "category": sentence.category,
-        }
-        row |= {"text": sentence.text, "category": sentence.category}
-        row |= {"voice": voice.name, "duration": len(samples) / synthesizer.sampling_rate}
-        data = encode_audio(samples, synthesizer.sampling_rate, audio_format)
-        rows.append(row | {"audio": {"bytes": data, "path": f"{clip_id}.{audio_format.lower()}"}})
+        rows.append(_row(job, samples, synthesizer.sampling_rate, audio_format))
     return rows, skipped
+
+
+def _row(job: _Job, samples: np.ndarray, sampling_rate: int, audio_format: str) -> dict[str, Any]:
+    sentence = job.sentence
+    row: dict[str, Any] = {
+        "id": job.id,
+        "sentence_id": sentence.id,
+        "text": sentence.text,
+        "category": sentence.category,
+    }
+    row |= {"voice": job.voice.name, "duration": len(samples) / sampling_rate}
+    data = encode_audio(samples, sampling_rate, audio_format)
+    return row | {"audio": {"bytes": data, "path": f"{job.id}.{audio_format.lower()}"}}

@@ -1,11 +1,13 @@
 """Sentences to speech.
 
-`Synthesizer` is the whole interface: an engine that turns a text and a voice into samples. `ESpeak` is the one that
-needs neither a network nor a GPU; another engine is one class with one method.
+`Synthesizer` is the whole interface: an engine that names its voices and turns a text and a voice into samples.
+`ESpeak` is the one that needs neither a network nor a GPU; `BatchSynthesizer` is the interface of those that want one
+(`clasp_lib.neural_synthesis`).
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import importlib.util
 import re
@@ -14,9 +16,10 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -67,12 +70,31 @@ class Utterance(NamedTuple):
 
 
 class Synthesizer(Protocol):
-    """An engine that speaks. Implementations must be picklable, so that a pool of processes can share the work."""
+    """An engine that speaks. Unless it is a `BatchSynthesizer` it must be picklable: processes share its work."""
 
     sampling_rate: int
 
+    def voices(self, split: Split, n: int, seed: int = 0) -> list[Voice]:
+        """Draw `n` voices of a split. A speaker belongs to one split, if the engine has several; same arguments, same
+        voices."""
+        ...
+
     def synthesize(self, text: str, voice: Voice) -> np.ndarray:
         """Return float32 samples in [-1, 1], shape `(samples,)`, at `sampling_rate` Hz."""
+        ...
+
+
+@runtime_checkable
+class BatchSynthesizer(Synthesizer, Protocol):
+    """An engine that speaks many sentences at once, as a GPU wants it."""
+
+    @property
+    def digest(self) -> str:
+        """Of its weights and of every setting that is heard."""
+        ...
+
+    def synthesize_batch(self, texts: Sequence[str], voices: Sequence[Voice]) -> list[np.ndarray | ClaspError]:
+        """Speak each text in the voice beside it. A clip that cannot be spoken is its error, in its place."""
         ...
 
 
@@ -114,18 +136,27 @@ def draw_voices(split: Split, n: int, seed: int = 0) -> list[Voice]:
     Speakers are dealt in shuffled rounds, so that each occurs about equally often. Same arguments, same voices.
     """
     rng = np.random.default_rng([seed, SPLITS.index(split)])
-    speakers = VARIANTS[split]
-    rounds = [rng.permutation(len(speakers)) for _ in range(-(-n // len(speakers)))]
-    order = np.concatenate(rounds)[:n] if rounds else np.zeros(0, int)
     return [
         Voice(
             accent=ACCENTS[rng.integers(len(ACCENTS))],
-            variant=speakers[speaker],
+            variant=speaker,
             rate=int(rng.integers(140, 211)),
             pitch=int(rng.integers(30, 71)),
         )
-        for speaker in order
+        for speaker in in_rounds(VARIANTS[split], n, rng)
     ]
+
+
+def in_rounds(speakers: Sequence[str], n: int, rng: np.random.Generator) -> list[str]:
+    """Deal `n` turns to `speakers` in shuffled rounds, so that each occurs about equally often."""
+    rounds = [rng.permutation(len(speakers)) for _ in range(-(-n // len(speakers)))]
+    return [speakers[i] for i in np.concatenate(rounds)[:n]] if rounds else []
+
+
+def check_speakable(text: object) -> None:
+    """Raise a TextError for what is not a text, or holds nothing that can be spoken."""
+    if not isinstance(text, str) or not any(ch.isalnum() for ch in text):
+        raise TextError(f"text {text!r}: holds no letter or digit, so there is nothing to speak.")
 
 
 def trimmed(samples: np.ndarray, rate: int) -> tuple[np.ndarray, int]:
@@ -153,6 +184,10 @@ class ESpeak:
             raise MissingDependencyError("eSpeak NG is not installed. Run: pip install 'clasp-lib[pocket]'")
         self.sampling_rate = sampling_rate
 
+    def voices(self, split: Split, n: int, seed: int = 0) -> list[Voice]:
+        """Draw voices with `draw_voices`."""
+        return draw_voices(split, n, seed)
+
     def synthesize(self, text: str, voice: Voice) -> np.ndarray:
         """Speak `text`; see `Synthesizer`. Silence before and after the sentence is kept to 0.1 s.
 
@@ -168,8 +203,7 @@ class ESpeak:
         Raises:
             TextError, ClaspError: as `synthesize`.
         """
-        if not isinstance(text, str) or not any(ch.isalnum() for ch in text):
-            raise TextError(f"text {text!r}: holds no letter or digit, so there is nothing to speak.")
+        check_speakable(text)
         samples, rate, events = _speak(text, voice)
         samples, first = trimmed(samples, rate)
         if len(samples) == 0:
@@ -201,6 +235,16 @@ class Flite:
             raise MissingDependencyError("flite is not installed. Debian and Ubuntu: sudo apt-get install flite")
         self.sampling_rate = sampling_rate
 
+    def voices(self, split: Split, n: int, seed: int = 0) -> list[Voice]:
+        """The three voices in turn, for testing only.
+
+        Raises:
+            ClaspError: voices of another split are asked for.
+        """
+        if n and split != "test":
+            raise ClaspError(f"flite speaks only the split 'test', so that nothing learns its voices; not {split!r}.")
+        return [Voice("en-us", self.VOICES[i % len(self.VOICES)]) for i in range(n)]
+
     def synthesize(self, text: str, voice: Voice) -> np.ndarray:
         """Speak `text`; see `Synthesizer`.
 
@@ -208,8 +252,7 @@ class Flite:
             TextError: the text holds nothing that can be spoken.
             ClaspError: flite does not know the voice, or fails.
         """
-        if not isinstance(text, str) or not any(ch.isalnum() for ch in text):
-            raise TextError(f"text {text!r}: holds no letter or digit, so there is nothing to speak.")
+        check_speakable(text)
         if voice.variant not in self.VOICES:
             raise ClaspError(f"voice {voice.variant!r}: choose from flite's {', '.join(self.VOICES)}.")
         with tempfile.TemporaryDirectory() as folder:
@@ -274,28 +317,44 @@ def _speak(text: str, voice: Voice) -> tuple[np.ndarray, int, list[tuple[int, in
 
     kind = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event))
     callback = kind(collect)
+    with espeak_library(_PHONE_EVENTS) as (library, rate):
+        library.espeak_ng_SetRandSeed(ctypes.c_long(1))
+        # The engine falls back to a default speaker without a word, so the variant is checked here.
+        known = (data_folder / "voices" / "!v" / voice.variant).is_file()
+        if not known or library.espeak_SetVoiceByName(voice.name.encode()) != 0:
+            raise ClaspError(f"voice {voice.name!r}: eSpeak NG has no such accent or speaker.")
+        library.espeak_SetParameter(_RATE, voice.rate, 0)
+        library.espeak_SetParameter(_PITCH, voice.pitch, 0)
+        library.espeak_SetSynthCallback(callback)
+        data = text.encode("utf-8", "ignore") + b"\0"
+        library.espeak_Synth(data, ctypes.c_size_t(len(data)), 0, 0, 0, _UTF8, None, None)
+        library.espeak_Synchronize()
+    samples = np.concatenate(blocks) if blocks else np.zeros(0, np.int16)
+    return samples.astype(np.float32) / 32768, rate, events
+
+
+@contextlib.contextmanager
+def espeak_library(options: int = 0) -> Iterator[tuple[ctypes.CDLL, int]]:
+    """The C library, loaded for this block alone and by nobody else meanwhile, and the rate of its sound in Hz.
+
+    Raises:
+        MissingDependencyError: `espeakng-loader` is not installed.
+    """
+    if importlib.util.find_spec("espeakng_loader") is None:
+        raise MissingDependencyError("eSpeak NG is not installed. Run: pip install 'clasp-lib[pocket]'")
+    import espeakng_loader
+
+    data_folder = Path(espeakng_loader.get_data_path())
     with _LOCK:
         library = ctypes.CDLL(espeakng_loader.get_library_path())
         try:
-            rate = library.espeak_Initialize(_SYNCHRONOUS, 0, str(data_folder.parent).encode(), _PHONE_EVENTS)
+            rate = library.espeak_Initialize(_SYNCHRONOUS, 0, str(data_folder.parent).encode(), options)
             if rate <= 0:
                 raise ClaspError(f"eSpeak NG cannot start from {data_folder}. Reinstall the package espeakng-loader.")
-            library.espeak_ng_SetRandSeed(ctypes.c_long(1))
-            # The engine falls back to a default speaker without a word, so the variant is checked here.
-            known = (data_folder / "voices" / "!v" / voice.variant).is_file()
-            if not known or library.espeak_SetVoiceByName(voice.name.encode()) != 0:
-                raise ClaspError(f"voice {voice.name!r}: eSpeak NG has no such accent or speaker.")
-            library.espeak_SetParameter(_RATE, voice.rate, 0)
-            library.espeak_SetParameter(_PITCH, voice.pitch, 0)
-            library.espeak_SetSynthCallback(callback)
-            data = text.encode("utf-8", "ignore") + b"\0"
-            library.espeak_Synth(data, ctypes.c_size_t(len(data)), 0, 0, 0, _UTF8, None, None)
-            library.espeak_Synchronize()
+            yield library, rate
         finally:
             library.espeak_Terminate()
             _unload(library)
-    samples = np.concatenate(blocks) if blocks else np.zeros(0, np.int16)
-    return samples.astype(np.float32) / 32768, rate, events
 
 
 def _unload(library: ctypes.CDLL) -> None:

@@ -12,10 +12,17 @@ import pytest
 from conftest import Clip
 
 from clasp_lib.audio import encode_audio, load_audio
-from clasp_lib.corpus import SPLITS, Sentence, normalise_text, pocket_brown
-from clasp_lib.errors import AudioError, DatasetError, TextError
-from clasp_lib.speech_brown import Build, build_speech_brown, load_dataset, read_recordings, save_dataset
-from clasp_lib.synthesis import ESpeak, Voice
+from clasp_lib.corpus import SPLITS, Sentence, Split, normalise_text, pocket_brown
+from clasp_lib.errors import AudioError, ClaspError, DatasetError, TextError
+from clasp_lib.speech_brown import (
+    Build,
+    Skipped,
+    build_speech_brown,
+    load_dataset,
+    read_recordings,
+    save_dataset,
+)
+from clasp_lib.synthesis import BatchSynthesizer, ESpeak, Synthesizer, Voice, draw_voices
 
 FRACTIONS = {"train": 0.5, "validation": 0.25, "test": 0.25}
 VOICES = {"train": 2, "validation": 1, "test": 1}
@@ -25,6 +32,9 @@ class Hoarse:
     """An engine that cannot say one word, and hums all others. Here, because a process pool must find it by name."""
 
     sampling_rate = 16_000
+
+    def voices(self, split: Split, n: int, seed: int = 0) -> list[Voice]:
+        return draw_voices(split, n, seed)
 
     def synthesize(self, text: str, voice: Voice) -> np.ndarray:
         if "forbidden" in text:
@@ -97,6 +107,150 @@ def test_a_sentence_that_cannot_be_spoken_is_reported() -> None:
     assert len(result.dataset["train"]) == 12 and "bad" not in result.dataset["train"]["sentence_id"]
     with pytest.raises(TextError, match="forbidden"):
         build_speech_brown(sentences, Hoarse(), **options)
+
+
+# In batches, and resumed ------------------------------------------------------------------------------------------
+
+
+class Choir(Hoarse):
+    """The same in batches; it counts what it speaks, and gives out when it is told to."""
+
+    def __init__(self, breath: int = 10**9, digest: str = "choir") -> None:
+        self.breath, self.digest = breath, digest
+        self.batches: list[list[str]] = []
+
+    def synthesize_batch(self, texts: Sequence[str], voices: Sequence[Voice]) -> list[np.ndarray | ClaspError]:
+        self.breath -= 1
+        if self.breath < 0:
+            raise KeyboardInterrupt
+        self.batches.append(list(texts))
+        clips: list[np.ndarray | ClaspError] = []
+        for text, voice in zip(texts, voices, strict=True):
+            try:
+                clips.append(self.synthesize(text, voice))
+            except TextError as error:
+                clips.append(error)
+        return clips
+
+
+def chorus(sentences: Sequence[Sentence], engine: Synthesizer, folder: Path | None = None, **options: object) -> Build:
+    settings = {"voices_per_sentence": VOICES, "fractions": FRACTIONS, "batch_size": 2, "workers": 2} | options
+    return build_speech_brown(sentences, engine, folder=folder, **settings)  # type: ignore[arg-type]
+
+
+def contents(build: Build) -> dict:
+    return {split: part.to_dict() for split, part in build.dataset.items()} | {"skipped": build.skipped}
+
+
+def test_batches_hold_similar_lengths_and_give_what_one_by_one_gives(sentences: list[Sentence]) -> None:
+    choir = Choir()
+    assert isinstance(choir, BatchSynthesizer) and not isinstance(Hoarse(), BatchSynthesizer)
+    together = chorus(sentences, choir)
+    assert contents(together) == contents(chorus(sentences, Hoarse(), workers=1))
+    assert max(map(len, choir.batches)) == 2
+    lengths = [[len(text) for text in batch] for batch in choir.batches]
+    apart = np.mean([max(batch) - min(batch) for batch in lengths])
+    assert apart < 0.5 * np.std([length for batch in lengths for length in batch])
+
+
+@pytest.mark.parametrize("stops_after", [0, 3, 7])
+def test_a_stopped_build_goes_on_where_it_was(
+    sentences: list[Sentence], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stops_after: int
+) -> None:
+    monkeypatch.setattr("clasp_lib.speech_brown._BATCHES", 2)
+    sentences = [*sentences, Sentence("bad", "this is forbidden", "news")]
+    folder, undisturbed = tmp_path / "work", Choir()
+    whole = contents(chorus(sentences, undisturbed, on_error="skip"))
+    assert len(whole["skipped"]) >= 1
+    with pytest.raises(KeyboardInterrupt):
+        chorus(sentences, Choir(breath=stops_after), folder, on_error="skip")
+    rest = Choir()
+    assert contents(chorus(sentences, rest, folder, on_error="skip")) == whole
+    repeated = stops_after % 2  # a shard is two batches
+    assert len(rest.batches) == len(undisturbed.batches) - stops_after + repeated
+    idle = Choir(breath=0)
+    assert contents(chorus(sentences, idle, folder, on_error="skip")) == whole
+    assert not [path for path in folder.iterdir() if path.suffix not in (".arrow", ".json")]
+
+
+def test_a_stopped_build_of_processes_goes_on_where_it_was(
+    sentences: list[Sentence], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from clasp_lib import speech_brown
+
+    monkeypatch.setattr("clasp_lib.speech_brown._CHUNK", 4)
+    whole = contents(chorus(sentences, Hoarse()))
+    keep, kept = speech_brown._Shard.keep, []
+
+    def killed(shard: object, rows: list, skipped: list) -> None:
+        if len(kept) == 2:
+            raise KeyboardInterrupt
+        kept.append(len(rows))
+        keep(shard, rows, skipped)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(speech_brown._Shard, "keep", killed)
+    with pytest.raises(KeyboardInterrupt):
+        chorus(sentences, Hoarse(), tmp_path)
+    before = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("*.arrow")}
+    assert len(before) == 2
+    monkeypatch.setattr(speech_brown._Shard, "keep", keep)
+    assert contents(chorus(sentences, Hoarse(), tmp_path)) == whole
+    assert before.items() <= {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("*.arrow")}.items()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seed": 1},
+        {"audio_format": "WAV"},
+        {"batch_size": 3},
+        {"engine": Choir(digest="another")},
+        {"on_error": "skip"},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_shards_of_another_recipe_are_not_taken(sentences: list[Sentence], tmp_path: Path, change: dict) -> None:
+    chorus(sentences, Choir(), tmp_path)
+    engine = change.get("engine") or Choir()
+    options = {name: value for name, value in change.items() if name != "engine"}
+    again = chorus(sentences, engine, tmp_path, **options)
+    assert sum(len(batch) for batch in engine.batches) == sum(len(part) for part in again.dataset.values())
+    changed = [Sentence(s.id, s.text + " Really.", s.category) for s in sentences]
+    assert all(text.endswith("Really.") for text in chorus(changed, Choir(), tmp_path).dataset["test"]["text"])
+
+
+def test_a_damaged_shard_is_named(sentences: list[Sentence], tmp_path: Path) -> None:
+    chorus(sentences, Choir(), tmp_path)
+    shard = sorted(tmp_path.glob("*.arrow"))[0]
+    shard.write_bytes(shard.read_bytes()[:100])
+    with pytest.raises(DatasetError, match=shard.name):
+        chorus(sentences, Choir(), tmp_path)
+
+
+def test_a_batch_that_cannot_be_spoken_stops_the_build(tmp_path: Path) -> None:
+    sentences = [Sentence(f"s{i}", f"number {i} is {'forbidden' if i == 3 else 'spoken'}", "news") for i in range(6)]
+    options = {"fractions": {"train": 1.0}}
+    with pytest.raises(TextError, match="forbidden"):
+        chorus(sentences, Choir(), tmp_path, **options)
+    assert list(tmp_path.iterdir()) == []
+    skipped = chorus(sentences, Choir(), tmp_path, on_error="skip", **options)
+    assert [clip.id for clip in skipped.skipped] == ["s3-0", "s3-1"]
+    assert isinstance(skipped.skipped[0], Skipped)
+
+
+class Soloist(Choir):
+    """One voice for everything."""
+
+    def voices(self, split: Split, n: int, seed: int = 0) -> list[Voice]:
+        return [Voice("en-us", "solo")] * n
+
+
+def test_an_engine_with_one_speaker_needs_leave(sentences: list[Sentence]) -> None:
+    with pytest.raises(DatasetError, match=r"en-us\+solo.*train and in validation.*shared_speakers=True"):
+        chorus(sentences, Soloist())
+    dataset = chorus(sentences, Soloist(), shared_speakers=True).dataset
+    assert {voice for part in dataset.values() for voice in part["voice"]} == {"en-us+solo"}
+    assert chorus(sentences, Soloist(), fractions={"train": 1.0}).dataset["train"].num_rows == 2 * len(sentences)
 
 
 # Saving and loading ------------------------------------------------------------------------------------------------

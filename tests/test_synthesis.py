@@ -11,7 +11,7 @@ import pytest
 
 from clasp_lib.corpus import SPLITS
 from clasp_lib.errors import ClaspError, MissingDependencyError, TextError
-from clasp_lib.synthesis import ACCENTS, VARIANTS, ESpeak, Mark, Voice, draw_voices
+from clasp_lib.synthesis import ACCENTS, VARIANTS, ESpeak, Flite, Mark, Voice, draw_voices
 
 TEXT = "Seven grey geese crossed the road."
 
@@ -74,6 +74,20 @@ def test_draws_are_deterministic_and_even(split: str) -> None:
     assert max(np.unique([voice.variant for voice in voices], return_counts=True)[1]) == 3
     assert all(140 <= voice.rate <= 210 and 30 <= voice.pitch <= 70 for voice in voices)
     assert draw_voices(split, 0) == []
+
+
+def test_engines_draw_their_own_voices(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert ESpeak().voices("test", 7, seed=2) == draw_voices("test", 7, seed=2)
+    monkeypatch.setattr("clasp_lib.synthesis.shutil.which", lambda name: "/usr/bin/flite")
+    flite = Flite()
+    assert [voice.variant for voice in flite.voices("test", 4)] == ["slt", "rms", "awb", "slt"]
+    assert flite.voices("train", 0) == []
+    with pytest.raises(ClaspError, match="only the split 'test'"):
+        flite.voices("train", 1)
+
+
+def test_the_drawn_voices_are_those_of_every_earlier_run() -> None:
+    assert draw_voices("train", 2) == [Voice("en-us", "paul", 145, 45), Voice("en-gb-x-gbclan", "klatt5", 168, 62)]
 
 
 def test_rate_and_pitch_are_heard() -> None:
