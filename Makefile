@@ -4,7 +4,7 @@ VENV := .venv
 PYTHON ?= python3.11 python3.12 python3.13 python3
 EXTRAS := pocket,asr,book,test
 NOTEBOOKS := notebooks $(wildcard coursework)
-CELL_TIMEOUT := 600
+CELL_TIMEOUT := 1800
 
 BUILD := _build
 PY := $(VENV)/bin/python

@@ -1,24 +1,29 @@
 """Run the frozen encoders once over a dataset and keep what they say.
 
-Features are stored in shards, each named after what it was made from: the encoders and every byte of its clips. A
-stopped run goes on with the first missing shard; a changed clip, text or encoder makes new ones.
+What each encoder said of a clip is stored by the digest of the clip's bytes (`clasp_lib.vector_store`). A stopped run
+goes on where it was; added clips, a second dataset with some of the same clips, or another text encoder cost only what
+is new.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import torch
 from tqdm import tqdm
 
 from clasp_lib.audio import load_audio
 from clasp_lib.encoders import SpectrogramEncoder, SpeechEncoder, TextEncoder
-from clasp_lib.errors import DatasetError
+from clasp_lib.errors import ClaspError, DatasetError
+from clasp_lib.speech_brown import Skipped
+from clasp_lib.vector_store import VectorStore
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -26,7 +31,7 @@ if TYPE_CHECKING:
 SHARD = 512
 """Clips in one stored file: what a stopped run repeats at most."""
 
-_FORMAT = "2"
+OnError = Literal["raise", "skip"]
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,7 @@ class Features:
     Attributes:
         speech: (n, speech width). picture: (n, picture width). text: (n, text width), L2-normalised.
         sentence_ids, texts, categories, voices: what the dataset says of each clip, n strings.
+        skipped: clips that were left out because they, or their texts, could not be encoded, and why.
     """
 
     speech: np.ndarray
@@ -45,6 +51,7 @@ class Features:
     texts: list[str]
     categories: list[str]
     voices: list[str]
+    skipped: list[Skipped] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.speech)
@@ -58,72 +65,159 @@ def extract_features(
     folder: str | Path | None = None,
     batch_size: int = 32,
     description: str = "features",
+    *,
+    on_error: OnError = "raise",
+    memory_mapped: bool = False,
+    workers: int | None = None,
 ) -> Features:
-    """Encode every clip and text of `dataset`; with a `folder`, store the shards there and reuse what fits.
+    """Encode every clip and text of `dataset`; with a `folder`, store the vectors there and encode only what is new.
+
+    Args:
+        batch_size: clips that an encoder gets at once; clips of similar length go together.
+        on_error: "raise" stops at the first clip that cannot be encoded; "skip" leaves it out, and the store remembers
+            why.
+        memory_mapped: leave the vectors in files beside the stored ones, for what does not fit into memory.
+        workers: threads that decode audio while an encoder works; default one for each CPU.
 
     Raises:
-        AudioError, TextError: a clip or text cannot be encoded; what was finished before stays stored.
-        DatasetError: no clips, or a damaged shard.
+        AudioError, TextError: a clip or text cannot be encoded, with `on_error="raise"`; what was finished is stored.
+        DatasetError: no clips, none that could be encoded, or a damaged shard.
     """
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file, save_file
-
     if len(dataset) == 0:
         raise DatasetError(f"{description}: the dataset holds no clips.")
-    encoders = (speech_encoder, spectrogram_encoder, text_encoder)
-    base = "|".join([_FORMAT, str(speech_encoder.layer), *(f"{encoder.name}|{encoder.digest}" for encoder in encoders)])
-    parts: list[dict[str, np.ndarray]] = []
-    known: dict[str, np.ndarray] = {}  # a sentence spoken in several voices is read once
-    with tqdm(total=len(dataset), desc=description, unit="clip") as bar:
-        for start in range(0, len(dataset), SHARD):
-            rows = dataset[start : start + SHARD]
-            file = None if folder is None else Path(folder) / f"{_digest(base, rows)}.safetensors"
-            if file is not None and file.is_file():
-                try:
-                    part = load_file(file)
-                except (SafetensorError, OSError) as error:
-                    raise DatasetError(f"{file}: is damaged ({error}). Delete it; it is then made again.") from error
-            else:
-                waves = [load_audio(audio, speech_encoder.sampling_rate) for audio in rows["audio"]]
-                part = {
-                    "speech": speech_encoder.encode(waves, batch_size),
-                    "picture": spectrogram_encoder.encode(waves, batch_size),
-                    "text": _encode_texts(rows["text"], text_encoder, known),
-                }
-                if file is not None:
-                    file.parent.mkdir(parents=True, exist_ok=True)
-                    unfinished = file.with_suffix(f".{os.getpid()}.tmp")
-                    try:
-                        save_file(part, unfinished)
-                        os.replace(unfinished, file)
-                    finally:
-                        unfinished.unlink(missing_ok=True)
-            known |= zip(rows["text"], part["text"], strict=True)
-            parts.append(part)
-            bar.update(len(rows["text"]))
-    arrays = {name: np.concatenate([part[name] for part in parts]) for name in ("speech", "picture", "text")}
-    return Features(
-        arrays["speech"],
-        arrays["picture"],
-        arrays["text"],
-        sentence_ids=list(dataset["sentence_id"]),
-        texts=list(dataset["text"]),
-        categories=list(dataset["category"]),
-        voices=list(dataset["voice"]),
-    )
+    clips, texts = audio_keys(dataset), [_digest(text.encode("utf-8", "surrogatepass")) for text in dataset["text"]]
+    stores = []
+    for encoder, keys in ((speech_encoder, clips), (spectrogram_encoder, clips), (text_encoder, texts)):
+        store = VectorStore(folder, encoder.identity, encoder.dimension)
+        title = f"{description}, {encoder.identity['encoder']}"
+        fetch = _reader(dataset, encoder)
+        _encode_missing(store, keys, fetch, _rows(encoder.encode, batch_size), title, on_error, workers)
+        stores.append((store, keys))
+    skipped, kept = [], []
+    for row, name in enumerate(dataset["id"]):
+        reasons = [store.failed[keys[row]] for store, keys in stores if keys[row] in store.failed]
+        if not reasons:
+            kept.append(row)
+        elif on_error == "skip":
+            skipped.append(Skipped(name, reasons[0]))
+        else:  # an earlier run skipped it
+            raise ClaspError(f"{name}: {reasons[0]}")
+    if not kept:
+        raise DatasetError(
+            f"{description}: none of {len(dataset)} clips can be encoded. The first: {skipped[0].reason}"
+        )
+    read = VectorStore.memory_mapped if memory_mapped else VectorStore.read
+    speech, picture, text = (read(store, [keys[row] for row in kept]) for store, keys in stores)
+    said = dataset.select_columns(["sentence_id", "text", "category", "voice"]).select(kept)[:]
+    return Features(speech, picture, text, said["sentence_id"], said["text"], said["category"], said["voice"], skipped)
 
 
-def _encode_texts(texts: list[str], encoder: TextEncoder, known: dict[str, np.ndarray]) -> np.ndarray:
-    """Vectors of `texts`, encoding only what is not known yet."""
-    new = list(dict.fromkeys(text for text in texts if text not in known))
-    vectors = known | dict(zip(new, encoder.encode(new), strict=True))
-    return np.stack([vectors[text] for text in texts])
+def extract_frames(
+    dataset: Dataset,
+    speech_encoder: SpeechEncoder,
+    folder: str | Path | None = None,
+    batch_size: int = 32,
+    description: str = "frames",
+    *,
+    workers: int | None = None,
+) -> list[torch.Tensor]:
+    """The speech encoder's hidden states before they are averaged: (frames, width) for each clip, memory-mapped.
+
+    They are stored like the features, and are large: 50 frames a second of 1 024 numbers are 205 kB for each second.
+
+    Raises:
+        AudioError: a clip cannot be encoded; what was finished is stored.
+    """
+    keys = audio_keys(dataset)
+    store = VectorStore(folder, speech_encoder.identity | {"encoder": "speech-frames"}, speech_encoder.dimension)
+    fetch = _reader(dataset, speech_encoder)
+    _encode_missing(store, keys, fetch, _rows(speech_encoder.frames, batch_size), description, "raise", workers)
+    return [store.read_all_rows(key) for key in keys]
 
 
-def _digest(base: str, rows: dict) -> str:
-    digest = hashlib.sha256(base.encode())
-    for text, audio in zip(rows["text"], rows["audio"], strict=True):
-        data = audio["bytes"] if audio["bytes"] is not None else Path(audio["path"]).read_bytes()
-        digest.update(json.dumps([text, len(data)]).encode())
-        digest.update(data)
-    return digest.hexdigest()[:32]
+def audio_keys(dataset: Dataset) -> list[str]:
+    """For each clip the digest of its file, byte by byte."""
+    keys = []
+    for audio in dataset["audio"]:
+        keys.append(_digest(audio["bytes"] if audio["bytes"] is not None else Path(audio["path"]).read_bytes()))
+    return keys
+
+
+def _reader(dataset: Dataset, encoder: Any) -> Callable[[int], Any]:
+    """A function that gives an encoder what it reads of a row: the text, or the samples at its own rate."""
+    if encoder.identity["encoder"] == "text":
+        return lambda row: dataset[row]["text"]
+    return lambda row: load_audio(dataset[row]["audio"], encoder.sampling_rate)
+
+
+def _rows(encode: Callable[..., Any], batch_size: int) -> Callable[[list], list[np.ndarray]]:
+    return lambda items: list(encode(items, batch_size))
+
+
+def _encode_missing(
+    store: VectorStore,
+    keys: Sequence[str],
+    fetch: Callable[[int], Any],
+    encode: Callable[[list], list[np.ndarray]],
+    description: str,
+    on_error: OnError,
+    workers: int | None,
+) -> None:
+    """Fill the store, one shard after the other; the next one is decoded while an encoder is busy with this one."""
+    rows = {key: row for row, key in reversed(list(enumerate(keys)))}  # a clip that occurs twice is encoded once
+    missing = [key for key in dict.fromkeys(keys) if key not in store]
+    shards = [missing[start : start + SHARD] for start in range(0, len(missing), SHARD)]
+    if not shards:
+        return
+    with (
+        ThreadPoolExecutor(workers or os.cpu_count()) as pool,
+        tqdm(total=len(missing), desc=description, unit="clip") as bar,
+    ):
+        ahead = [pool.submit(fetch, rows[key]) for key in shards[0]]
+        for number, shard in enumerate(shards):
+            now, ahead = ahead, []
+            items, failed = _collected(shard, now, on_error)
+            if number + 1 < len(shards):
+                ahead = [pool.submit(fetch, rows[key]) for key in shards[number + 1]]
+            try:
+                found = dict(zip(items, encode(list(items.values())), strict=True)) if items else {}
+            except ClaspError:
+                if on_error == "raise":
+                    for task in ahead:
+                        task.cancel()
+                    raise
+                found = _one_by_one(items, encode, failed)
+            store.add(found, failed)
+            bar.update(len(shard))
+
+
+def _collected(
+    shard: Sequence[str], tasks: Sequence[Future], on_error: OnError
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """What was decoded, and why the rest was not."""
+    items, failed = {}, {}
+    for key, task in zip(shard, tasks, strict=True):
+        try:
+            items[key] = task.result()
+        except ClaspError as error:
+            if on_error == "raise":
+                raise
+            failed[key] = str(error)
+    return items, failed
+
+
+def _one_by_one(
+    items: dict[str, Any], encode: Callable[[list], list[np.ndarray]], failed: dict[str, str]
+) -> dict[str, np.ndarray]:
+    """Encode a shard of which something cannot be encoded."""
+    found = {}
+    for key, item in items.items():
+        try:
+            (found[key],) = encode([item])
+        except ClaspError as error:
+            failed[key] = str(error)
+    return found
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:32]

@@ -8,16 +8,23 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
+import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clasp_lib.corpus import Sentence, Split, pocket_brown
+from clasp_lib.corpus import Sentence, Split, brown, download_brown, pocket_brown
 from clasp_lib.encoders import SpectrogramEncoder, SpeechEncoder, TextEncoder
+from clasp_lib.encoders.checkpoints import Precision
 from clasp_lib.errors import ClaspError
+from clasp_lib.neural_synthesis import VITS, Vits
+from clasp_lib.paper_tiny import STAND_INS, make_checkpoints
 from clasp_lib.speech_brown import build_speech_brown, load_dataset, save_dataset
 from clasp_lib.synthesis import ESpeak, Synthesizer
+from clasp_lib.tiny_corpora import BROWN
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
@@ -31,8 +38,11 @@ class Profile:
         speech_encoder, spectrogram_encoder, text_encoder: names of checkpoints.
         sentences: function that returns the corpus.
         synthesizer: function that returns the engine that speaks it.
+        offline: whether tiny stand-ins take the place of what is published on the hub; see `from_hub`.
+        precision: in which the speech and the picture encoder run on a GPU.
         voices_per_sentence: how many voices speak each sentence of a split.
         seed: of the splits, the voices and the training.
+        meaningful: whether numbers mean anything. They do not where weights are random.
     """
 
     name: str
@@ -41,48 +51,114 @@ class Profile:
     text_encoder: str
     sentences: Callable[[], list[Sentence]]
     synthesizer: Callable[[], Synthesizer]
+    offline: bool
     speech_layer: int = -1
-    voices_per_sentence: Mapping[Split, int] = field(default_factory=lambda: {"train": 2, "validation": 1, "test": 1})
+    precision: Precision = "float32"
+    voices_per_sentence: Mapping[Split, int] = field(default_factory=lambda: {"train": 1, "validation": 1, "test": 1})
     seed: int = 0
+    meaningful: bool = True
 
     @property
     def cache(self) -> Path:
         """Where datasets and features are kept: `$CLASP_CACHE` or `~/.cache/clasp`, then the profile's name."""
-        root = os.environ.get("CLASP_CACHE") or Path.home() / ".cache" / "clasp"
-        return Path(root) / self.name
+        return _cache() / self.name
 
     def dataset(self, folder: str | Path | None = None) -> DatasetDict:
-        """The profile's Speech Brown: opened if it was built before, else built and kept (in `folder` or the cache)."""
+        """The profile's Speech Brown: opened if it was built before, else built and kept (in `folder` or the cache).
+
+        A build that was stopped goes on where it was. Sentences that cannot be spoken are left out with a warning, and
+        listed with the reasons in the folder's `skipped.json`.
+        """
         sentences = self.sentences()
-        recipe = json.dumps([sentences, dict(self.voices_per_sentence), self.seed])
+        recipe = json.dumps([sentences, dict(self.voices_per_sentence), self.seed, repr(self.synthesizer)])
         digest = hashlib.sha256(recipe.encode()).hexdigest()[:16]
         folder = Path(folder) if folder else self.cache / f"speech_brown-{digest}"
         if not folder.exists():
-            build = build_speech_brown(
-                sentences, self.synthesizer(), voices_per_sentence=self.voices_per_sentence, seed=self.seed
+            unfinished = folder.with_name(f"{folder.name}-unfinished")
+            dataset, skipped = build_speech_brown(
+                sentences,
+                self.synthesizer(),
+                voices_per_sentence=self.voices_per_sentence,
+                seed=self.seed,
+                folder=unfinished,
+                on_error="skip",
             )
-            save_dataset(build.dataset, folder)
+            if skipped:
+                unfinished.mkdir(parents=True, exist_ok=True)
+                warnings.warn(f"{len(skipped)} clips are left out, e.g. {skipped[0].reason}", stacklevel=2)
+            save_dataset(dataset, folder)
+            (folder / "skipped.json").write_text(json.dumps(skipped, indent=1) + "\n", encoding="utf-8")
+            shutil.rmtree(unfinished, ignore_errors=True)
         return load_dataset(folder)
+
+    def from_hub(self, name: str) -> str:
+        """What to load for something published: `name` itself, or a folder that stands in for it and is laid out alike.
+
+        Stand-ins are tiny, with random weights, and are made when the first of them is asked for.
+        """
+        return str(_stand_ins() / STAND_INS.get(name, name)) if self.offline else name
 
     def encoders(self) -> tuple[SpeechEncoder, SpectrogramEncoder, TextEncoder]:
         """The three frozen encoders, loaded."""
         return (
-            SpeechEncoder(self.speech_encoder, layer=self.speech_layer),
-            SpectrogramEncoder(self.spectrogram_encoder),
+            SpeechEncoder(self.speech_encoder, layer=self.speech_layer, precision=self.precision),
+            SpectrogramEncoder(self.spectrogram_encoder, precision=self.precision),
             TextEncoder(self.text_encoder),
         )
 
 
-PROFILES = {
-    "pocket": Profile(
+def _cache() -> Path:
+    return Path(os.environ.get("CLASP_CACHE") or Path.home() / ".cache" / "clasp")
+
+
+def _stand_ins() -> Path:
+    return make_checkpoints(_cache() / "stand-ins")
+
+
+def _paper() -> Profile:
+    """The published system: needs a GPU, a network, and time."""
+    return Profile(
+        name="paper",
+        speech_encoder="facebook/hubert-large-ls960-ft",
+        spectrogram_encoder="torchvision/efficientnet_b7",
+        text_encoder="sentence-transformers/LaBSE",
+        sentences=lambda: brown(download_brown(_cache() / "nltk_data")),
+        synthesizer=partial(Vits, VITS),
+        offline=False,
+        precision="mixed",
+    )
+
+
+def _paper_tiny() -> Profile:
+    """`paper` with a stand-in for everything that it loads."""
+    paper = replace(_paper(), offline=True)
+    return replace(
+        paper,
+        name="paper-tiny",
+        speech_encoder=paper.from_hub(paper.speech_encoder),
+        spectrogram_encoder=paper.from_hub(paper.spectrogram_encoder),
+        text_encoder=paper.from_hub(paper.text_encoder),
+        sentences=lambda: brown(paper.from_hub(BROWN)),
+        synthesizer=partial(Vits, paper.from_hub(VITS)),
+        meaningful=False,
+    )
+
+
+def _pocket() -> Profile:
+    """Small encoders and sentences that come with the package: for a laptop, offline."""
+    return Profile(
         name="pocket",
         speech_encoder="pocket-ctc",
         spectrogram_encoder="pocket-efficientnet",
         text_encoder="all-MiniLM-L6-v2",
         sentences=pocket_brown,
         synthesizer=ESpeak,
-    ),
-}
+        offline=True,
+        voices_per_sentence={"train": 2, "validation": 1, "test": 1},
+    )
+
+
+PROFILES: dict[str, Callable[[], Profile]] = {"pocket": _pocket, "paper": _paper, "paper-tiny": _paper_tiny}
 
 
 def get_profile(name: str | None = None) -> Profile:
@@ -94,4 +170,4 @@ def get_profile(name: str | None = None) -> Profile:
     name = name or os.environ.get("CLASP_PROFILE") or "pocket"
     if name not in PROFILES:
         raise ClaspError(f"profile {name!r} is not known. Set CLASP_PROFILE to one of: {', '.join(PROFILES)}.")
-    return PROFILES[name]
+    return PROFILES[name]()

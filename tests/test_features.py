@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from conftest import Clip, Encoders, Tiny
-from datasets import Dataset
+from datasets import Dataset, DatasetDict
 
 from clasp_lib.audio import encode_audio
 from clasp_lib.encoders import SpeechEncoder
 from clasp_lib.errors import AudioError, ClaspError, DatasetError
-from clasp_lib.features import Features, extract_features
-from clasp_lib.speech_brown import _dataset
+from clasp_lib.features import Features, extract_features, extract_frames
+from clasp_lib.speech_brown import _dataset, save_dataset
+from clasp_lib.vector_store import join_stores
 
 ARRAYS = ("speech", "picture", "text")
 
@@ -92,33 +96,37 @@ def test_a_second_run_encodes_nothing(dataset: Dataset, encoders: Encoders, tmp_
     assert same(one, two)
 
 
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
 def test_a_stopped_run_goes_on_where_it_was(dataset: Dataset, encoders: Encoders, tmp_path: Path) -> None:
-    whole = extract_features(dataset, *encoders)
+    whole = extract_features(dataset, *encoders, folder=tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
-        extract_features(dataset, *counted(encoders, speech_share=1), folder=tmp_path)
-    assert [p.suffix for p in tmp_path.iterdir()] == [".safetensors"]
+        extract_features(dataset, *counted(encoders, speech_share=1), folder=tmp_path / "parts")
+    assert len(files(tmp_path / "parts")) == 1
     rest = counted(encoders)
-    assert same(extract_features(dataset, *rest, folder=tmp_path), whole)
-    assert rest[0].calls == 2 and len(list(tmp_path.iterdir())) == 3
+    assert same(extract_features(dataset, *rest, folder=tmp_path / "parts"), whole)
+    assert [encoder.calls for encoder in rest] == [2, 3, 3]
+    assert files(tmp_path / "parts") == files(tmp_path / "whole")
 
 
-def test_what_was_made_from_something_else_is_not_reused(
-    rows: list[dict], encoders: Encoders, tiny: Tiny, tmp_path: Path
-) -> None:
-    def calls(rows: list[dict], encoders: Encoders) -> int:
+def test_only_what_is_new_is_encoded(rows: list[dict], encoders: Encoders, tiny: Tiny, tmp_path: Path) -> None:
+    def calls(rows: list[dict], encoders: Encoders) -> list[int]:
         used = counted(encoders)
         extract_features(_dataset(rows), *used, folder=tmp_path)
-        return used[0].calls
+        return [encoder.calls for encoder in used]
 
-    rows = rows[:4]
-    assert calls(rows, encoders) == 2
-    assert calls([*rows[:3], rows[3] | {"text": "Another text."}], encoders) == 1
-    louder = rows[0] | {"audio": rows[1]["audio"]}
-    assert calls([louder, *rows[1:]], encoders) == 1
-    assert calls(rows[:2], encoders) == 0
-    assert calls(rows[1:3], encoders) == 1  # other neighbours, another shard
-    assert calls(rows, (SpeechEncoder(str(tiny.hubert), layer=1), *encoders[1:])) == 2
-    assert calls(rows, (SpeechEncoder(str(tiny.wav2vec2)), *encoders[1:])) == 2
+    four = rows[:4]
+    assert calls(four, encoders) == [2, 2, 2]
+    assert calls(rows, encoders) == [1, 1, 1]  # one clip more
+    assert calls([rows[4], rows[1], rows[1]], encoders) == [0, 0, 0]  # other neighbours, twice the same
+    assert calls([*four[:3], four[3] | {"text": "Another text."}], encoders) == [0, 0, 1]
+    louder = rows[0] | {"audio": {"bytes": encode_audio(np.sin(np.arange(9_000)), 16_000, "FLAC"), "path": "0.flac"}}
+    assert calls([louder, *four[1:]], encoders) == [1, 1, 0]
+    assert calls(four, (SpeechEncoder(str(tiny.hubert), layer=1), *encoders[1:])) == [2, 0, 0]
+    assert calls(four, (SpeechEncoder(str(tiny.hubert), reference=True), *encoders[1:])) == [2, 0, 0]
+    assert calls(four, (SpeechEncoder(str(tiny.wav2vec2)), *encoders[1:])) == [2, 0, 0]
 
 
 def test_new_weights_under_an_old_name_make_new_features(
@@ -131,32 +139,63 @@ def test_new_weights_under_an_old_name_make_new_features(
     assert np.abs(new.speech - old.speech).max() > 0.1
 
 
+BAD = {"audio": {"bytes": b"not audio", "path": "three.flac"}}
+
+
 def test_a_bad_clip_leaves_what_was_finished_and_nothing_else(
     rows: list[dict], encoders: Encoders, tmp_path: Path
 ) -> None:
-    rows = [*rows[:3], rows[3] | {"audio": {"bytes": b"not audio", "path": "three.flac"}}, rows[4]]
     with pytest.raises(AudioError, match=r"three\.flac"):
-        extract_features(_dataset(rows), *encoders, folder=tmp_path)
-    assert [p.suffix for p in tmp_path.iterdir()] == [".safetensors"]
+        extract_features(_dataset([*rows[:3], rows[3] | BAD, rows[4]]), *encoders, folder=tmp_path)
+    assert [Path(name).suffix for name in files(tmp_path)] == [".safetensors"]
 
 
-def test_a_full_disk_leaves_no_half_shard(
-    dataset: Dataset, encoders: Encoders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_skipped_clip_is_reported_with_its_reason_and_not_replaced(
+    rows: list[dict], encoders: Encoders, tmp_path: Path
 ) -> None:
-    def fail(part: dict, path: Path) -> None:
-        Path(path).write_bytes(b"half")
-        raise OSError("no space left on device")
+    dataset = _dataset([rows[0], rows[1] | {"text": " "}, *rows[2:3], rows[3] | BAD, rows[4]])
+    for _ in range(2):  # the second time from what is stored
+        features = extract_features(dataset, *encoders, folder=tmp_path, on_error="skip")
+        assert features.sentence_ids == ["s0", "s2", "s4"] and len(features.speech) == 3
+        assert [clip.id for clip in features.skipped] == ["c1", "c3"]
+        assert "give a string with something in it" in features.skipped[0].reason
+        assert "three.flac" in features.skipped[1].reason
+    alone = extract_features(_dataset([rows[0], rows[2], rows[4]]), *encoders)
+    np.testing.assert_allclose(features.speech, alone.speech, atol=1e-5)
+    with pytest.raises(ClaspError, match=r"c1: .*give a string"):
+        extract_features(dataset, *encoders, folder=tmp_path)
+    with pytest.raises(DatasetError, match="none of 1 clips"):
+        extract_features(_dataset([rows[3] | BAD]), *encoders, on_error="skip")
 
-    with monkeypatch.context() as patch:
-        patch.setattr("safetensors.numpy.save_file", fail)
-        with pytest.raises(OSError, match="no space left"):
-            extract_features(dataset, *encoders, folder=tmp_path)
-    assert list(tmp_path.iterdir()) == []
+
+def test_features_can_stay_on_disk(dataset: Dataset, encoders: Encoders, tmp_path: Path) -> None:
+    mapped = extract_features(dataset, *encoders, folder=tmp_path, memory_mapped=True)
+    assert all(isinstance(getattr(mapped, name), np.memmap) for name in ARRAYS)
+    assert same(mapped, extract_features(dataset, *encoders))
+
+
+def test_frames_are_what_the_mean_was_taken_of(dataset: Dataset, encoders: Encoders, tmp_path: Path) -> None:
+    for _ in range(2):
+        frames = extract_frames(dataset, encoders[0], tmp_path)
+    means = np.stack([clip.numpy().mean(0) for clip in frames])
+    np.testing.assert_allclose(means, extract_features(dataset, *encoders).speech, atol=1e-5)
+
+
+def test_shards_of_two_machines_make_one_store(dataset: Dataset, encoders: Encoders, tmp_path: Path) -> None:
+    for machine in range(2):
+        extract_features(dataset.shard(2, machine), *encoders, folder=tmp_path / str(machine))
+    join_stores([tmp_path / "0", tmp_path / "1"], tmp_path / "all")
+    joined = counted(encoders)
+    features = extract_features(dataset, *joined, folder=tmp_path / "all")
+    assert [encoder.calls for encoder in joined] == [0, 0, 0]
+    whole = extract_features(dataset, *encoders)
+    for name in ARRAYS:
+        np.testing.assert_allclose(getattr(features, name), getattr(whole, name), atol=1e-5)
 
 
 def test_a_damaged_shard_is_named(dataset: Dataset, encoders: Encoders, tmp_path: Path) -> None:
     extract_features(dataset, *encoders, folder=tmp_path)
-    shard = min(tmp_path.iterdir())
+    shard = min(tmp_path.rglob("*.safetensors"))
     shard.write_bytes(shard.read_bytes()[:50])
     with pytest.raises(DatasetError) as caught:
         extract_features(dataset, *encoders, folder=tmp_path)
@@ -166,3 +205,56 @@ def test_a_damaged_shard_is_named(dataset: Dataset, encoders: Encoders, tmp_path
 def test_a_dataset_without_clips_is_refused(encoders: Encoders) -> None:
     with pytest.raises(ClaspError, match="no clips"):
         extract_features(_dataset([]), *encoders)
+
+
+EXTRACT = """
+import sys
+import clasp_lib.features
+from clasp_lib.encoders import SpectrogramEncoder, SpeechEncoder, TextEncoder
+from clasp_lib.speech_brown import load_dataset
+clasp_lib.features.SHARD = 2
+data, folder, *names = sys.argv[1:]
+kinds = SpeechEncoder, SpectrogramEncoder, TextEncoder
+encoders = [kind(name, device="cpu") for kind, name in zip(kinds, names)]
+for encoder in encoders:
+    encoder.digest
+dataset = load_dataset(data)["test"]
+print("go", flush=True)
+clasp_lib.features.extract_features(dataset, *encoders, folder=folder, batch_size=1)
+"""
+
+
+@pytest.mark.slow
+def test_a_run_killed_at_any_moment_ends_with_the_same_files(
+    rows: list[dict], encoders: Encoders, tiny: Tiny, tmp_path: Path
+) -> None:
+    noise = np.random.default_rng(0)
+    waves = [noise.standard_normal(n).astype(np.float32) for n in noise.integers(8_000, 48_000, 40)]
+    audio = [{"bytes": encode_audio(0.2 * wave, 16_000, "FLAC"), "path": f"{i}.flac"} for i, wave in enumerate(waves)]
+    many = _dataset([rows[0] | {"id": f"n{i}", "text": f"Number {i}.", "audio": item} for i, item in enumerate(audio)])
+    save_dataset(DatasetDict({"test": many}), tmp_path / "data")
+
+    def run_for(seconds: float | None, folder: Path) -> float:
+        """Start a run in a process of its own and kill it after some seconds; returns how long it was at work."""
+        names = [str(getattr(tiny, kind)) for kind in ("hubert", "efficientnet", "sentences")]
+        arguments = [sys.executable, "-c", EXTRACT, str(tmp_path / "data"), str(folder), *names]
+        with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as run:
+            assert run.stdout is not None and run.stdout.readline() == "go\n"
+            began = time.monotonic()
+            if seconds is not None:
+                time.sleep(seconds)
+                run.kill()
+            run.wait()
+            return time.monotonic() - began
+
+    whole = run_for(None, tmp_path / "undisturbed")
+    undisturbed = files(tmp_path / "undisturbed")
+    assert len(undisturbed) == 60
+    moments, unfinished = np.random.default_rng(1), 0
+    for attempt in range(20):
+        folder = tmp_path / f"killed-{attempt}"
+        run_for(moments.uniform(0, whole), folder)
+        unfinished += 0 < len(files(folder)) < 60
+        extract_features(many, *encoders, folder=folder, batch_size=1)
+        assert files(folder) == undisturbed
+    assert unfinished >= 5, "too few of the kills came while the run was at work"

@@ -1,4 +1,4 @@
-"""Fusions have the released sizes and compute what REFERENCE 3 says."""
+"""Fusions have the released sizes and compute what was released."""
 
 from __future__ import annotations
 

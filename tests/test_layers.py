@@ -9,9 +9,13 @@ import pytest
 
 LIBRARY = Path(__file__).parent.parent / "clasp_lib"
 LAYERS = (
-    *("errors", "folders", "audio", "players", "corpus", "synthesis", "speech_brown"),
-    *("encoders.checkpoints", "encoders.speech", "encoders.spectrogram", "encoders.text", "encoders"),
-    *("profiles", "features", "fusion", "losses", "metrics", "transcription", "training", "model", "evaluation"),
+    *("errors", "folders", "audio", "players", "corpus", "synthesis", "speech_brown", "dataset_card"),
+    *("encoders.checkpoints", "encoders.drawing", "encoders.speech", "encoders.spectrogram", "encoders.text"),
+    *("encoders", "neural_synthesis", "tacotron2", "fusion", "convert", "tiny_corpora", "paper_tiny"),
+    *("published_corpora.clips", "published_corpora.common_voice", "published_corpora.fleurs"),
+    *("published_corpora.speech_brown", "published_corpora"),
+    *("profiles", "vector_store", "features", "losses", "metrics", "transcription", "training"),
+    *("model", "evaluation"),
     *("index", "localization", "plots"),
     *("pretraining", "pretraining.augmentation", "pretraining.synthesizers", "pretraining.clips", "pretraining.loop"),
     *("pretraining.speech", "pretraining.ablation", "pretraining.sentence", "pretraining.picture"),

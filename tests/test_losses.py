@@ -86,7 +86,7 @@ def test_the_inverted_temperature_multiplies_by_it(pairs: tuple[np.ndarray, np.n
 
 
 def test_the_inverted_temperature_can_hardly_learn() -> None:
-    """REFERENCE 4: at batch 32 the loss hardly leaves ln 32 = 3.466, however good the vectors are."""
+    """In the released notebooks, at batch 32 the loss hardly leaves ln 32 = 3.466, however good the vectors are."""
     perfect = torch.eye(32, 40)
     simplex = torch.eye(32) - 1 / 32  # as far apart as 32 vectors can be
     defect = ContrastiveLoss.inverted()

@@ -16,7 +16,7 @@ from clasp_lib.profiles import PROFILES, Profile
 
 def test_pocket_is_the_default_and_the_variable_decides(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CLASP_PROFILE", raising=False)
-    assert get_profile() is PROFILES["pocket"] is get_profile("pocket")
+    assert get_profile() == PROFILES["pocket"]() == get_profile("pocket")
     monkeypatch.setenv("CLASP_PROFILE", "marble")
     with pytest.raises(ClaspError, match=r"'marble'.*pocket"):
         get_profile()
