@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 SHARD = 512
 """Clips in one stored file: what a stopped run repeats at most."""
 
+_ARRAYS = ("speech", "picture", "text")
+_LISTS = ("sentence_ids", "texts", "categories", "voices", "skipped")
+
 OnError = Literal["raise", "skip"]
 
 
@@ -110,6 +113,19 @@ def extract_features(
     speech, picture, text = (read(store, [keys[row] for row in kept]) for store, keys in stores)
     said = dataset.select_columns(["sentence_id", "text", "category", "voice"]).select(kept)[:]
     return Features(speech, picture, text, said["sentence_id"], said["text"], said["category"], said["voice"], skipped)
+
+
+def concatenate_features(parts: Sequence[Features]) -> Features:
+    """The clips of several parts, one after the other.
+
+    Raises:
+        DatasetError: no parts, or of different widths.
+    """
+    if not parts or any(len({getattr(part, name).shape[1] for part in parts}) > 1 for name in _ARRAYS):
+        raise DatasetError("features can be joined if there are some and all come from the same encoders.")
+    arrays = (np.concatenate([getattr(part, name) for part in parts]) for name in _ARRAYS)
+    lists = ([entry for part in parts for entry in getattr(part, name)] for name in _LISTS)
+    return Features(*arrays, *lists)
 
 
 def extract_frames(

@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from clasp_lib.convert import PUBLISHED, PUBLISHED_WEIGHTS
 from clasp_lib.corpus import Sentence, Split, brown, download_brown, pocket_brown
 from clasp_lib.encoders import SpectrogramEncoder, SpeechEncoder, TextEncoder
 from clasp_lib.encoders.checkpoints import Precision
@@ -38,6 +39,7 @@ class Profile:
         speech_encoder, spectrogram_encoder, text_encoder: names of checkpoints.
         sentences: function that returns the corpus.
         synthesizer: function that returns the engine that speaks it.
+        models: by fusion, what `CLASP.from_pretrained` takes to load the trained model of this profile.
         offline: whether tiny stand-ins take the place of what is published on the hub; see `from_hub`.
         precision: in which the speech and the picture encoder run on a GPU.
         voices_per_sentence: how many voices speak each sentence of a split.
@@ -51,6 +53,7 @@ class Profile:
     text_encoder: str
     sentences: Callable[[], list[Sentence]]
     synthesizer: Callable[[], Synthesizer]
+    models: Mapping[str, Mapping[str, str]]
     offline: bool
     speech_layer: int = -1
     precision: Precision = "float32"
@@ -124,6 +127,10 @@ def _paper() -> Profile:
         text_encoder="sentence-transformers/LaBSE",
         sentences=lambda: brown(download_brown(_cache() / "nltk_data")),
         synthesizer=partial(Vits, VITS),
+        models={
+            "concatenation": {"name": PUBLISHED, "weights_name": PUBLISHED_WEIGHTS[0]},
+            "gating": {"name": PUBLISHED, "weights_name": PUBLISHED_WEIGHTS[1]},
+        },
         offline=False,
         precision="mixed",
     )
@@ -132,12 +139,16 @@ def _paper() -> Profile:
 def _paper_tiny() -> Profile:
     """`paper` with a stand-in for everything that it loads."""
     paper = replace(_paper(), offline=True)
+    encoders = {
+        "speech_encoder": paper.from_hub(paper.speech_encoder),
+        "spectrogram_encoder": paper.from_hub(paper.spectrogram_encoder),
+        "text_encoder": paper.from_hub(paper.text_encoder),
+    }
     return replace(
         paper,
+        **encoders,  # type: ignore[arg-type]
         name="paper-tiny",
-        speech_encoder=paper.from_hub(paper.speech_encoder),
-        spectrogram_encoder=paper.from_hub(paper.spectrogram_encoder),
-        text_encoder=paper.from_hub(paper.text_encoder),
+        models={name: {**model, **encoders, "name": paper.from_hub(PUBLISHED)} for name, model in paper.models.items()},
         sentences=lambda: brown(paper.from_hub(BROWN)),
         synthesizer=partial(Vits, paper.from_hub(VITS)),
         meaningful=False,
@@ -153,6 +164,7 @@ def _pocket() -> Profile:
         text_encoder="all-MiniLM-L6-v2",
         sentences=pocket_brown,
         synthesizer=ESpeak,
+        models={fusion: {"name": f"pocket-{fusion}"} for fusion in ("concatenation", "gating")},
         offline=True,
         voices_per_sentence={"train": 2, "validation": 1, "test": 1},
     )

@@ -20,7 +20,7 @@ SPEECH_BROWN = "llm-lab/SpeechBrown"
 FLEURS = "google/fleurs"
 COMMON_VOICE = "cv-corpus-tiny/en"
 
-_EACH = 12
+_EACH = 48
 """Sentences of a category in the tiny Brown."""
 
 
@@ -31,8 +31,9 @@ def write_corpora(folder: Path) -> None:
         by_category.setdefault(sentence.category, []).append(sentence)
     sentences = [sentence for group in by_category.values() for sentence in group[:_EACH]]
     _brown(folder / BROWN, sentences)
-    spare = iter([sentence for group in by_category.values() for sentence in group[_EACH : _EACH + 4]])
-    _speech_brown(folder / SPEECH_BROWN, list(islice(spare, 12)))
+    two = [sentence for group in list(by_category.values())[:2] for sentence in group[_EACH : _EACH + 20]]
+    _speech_brown(folder / SPEECH_BROWN, two)
+    spare = iter([sentence for group in list(by_category.values())[2:] for sentence in group[_EACH : _EACH + 4]])
     _fleurs(folder / FLEURS, spare)
     _common_voice(folder / COMMON_VOICE, spare)
 
@@ -57,7 +58,7 @@ def _brown(file: Path, sentences: list[Sentence]) -> None:
 
 
 def _speech_brown(folder: Path, sentences: list[Sentence]) -> None:
-    """Two parts of six clips, with the quirks of the original: see `clasp_lib.published_corpora`."""
+    """Two parts of twenty clips, with the quirks of the original: see `clasp_lib.published_corpora`."""
     folder.mkdir(parents=True)
     parts: dict[str, list[dict]] = {"part1": [], "part2": []}
     labels = []

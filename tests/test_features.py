@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 import time
@@ -16,7 +17,7 @@ from datasets import Dataset, DatasetDict
 from clasp_lib.audio import encode_audio
 from clasp_lib.encoders import SpeechEncoder
 from clasp_lib.errors import AudioError, ClaspError, DatasetError
-from clasp_lib.features import Features, extract_features, extract_frames
+from clasp_lib.features import Features, concatenate_features, extract_features, extract_frames
 from clasp_lib.speech_brown import _dataset, save_dataset
 from clasp_lib.vector_store import join_stores
 
@@ -172,6 +173,19 @@ def test_features_can_stay_on_disk(dataset: Dataset, encoders: Encoders, tmp_pat
     mapped = extract_features(dataset, *encoders, folder=tmp_path, memory_mapped=True)
     assert all(isinstance(getattr(mapped, name), np.memmap) for name in ARRAYS)
     assert same(mapped, extract_features(dataset, *encoders))
+
+
+def test_parts_are_joined_in_order(rows: list[dict], encoders: Encoders, dataset: Dataset) -> None:
+    bad = rows[2] | BAD | {"id": "bad"}
+    parts = [extract_features(_dataset(part), *encoders, on_error="skip") for part in (rows[:2], [bad, *rows[2:]])]
+    joined, whole = concatenate_features(parts), extract_features(dataset, *encoders)
+    for name in ARRAYS:
+        np.testing.assert_allclose(getattr(joined, name), getattr(whole, name), atol=1e-5)
+    assert joined.texts == whole.texts and [clip.id for clip in joined.skipped] == ["bad"]
+    narrow = dataclasses.replace(whole, picture=whole.picture[:, :3])
+    for wrong in ([], [whole, narrow]):
+        with pytest.raises(DatasetError, match="same encoders"):
+            concatenate_features(wrong)
 
 
 def test_frames_are_what_the_mean_was_taken_of(dataset: Dataset, encoders: Encoders, tmp_path: Path) -> None:

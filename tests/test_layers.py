@@ -16,7 +16,7 @@ LAYERS = (
     *("published_corpora.speech_brown", "published_corpora"),
     *("profiles", "vector_store", "features", "losses", "metrics", "transcription", "training"),
     *("model", "evaluation"),
-    *("index", "localization", "plots"),
+    *("index", "localization", "plots", "plan"),
     *("pretraining", "pretraining.augmentation", "pretraining.synthesizers", "pretraining.clips", "pretraining.loop"),
     *("pretraining.speech", "pretraining.ablation", "pretraining.sentence", "pretraining.picture"),
     *("pretraining.heads", "pretraining.measure", "pretraining.__main__"),

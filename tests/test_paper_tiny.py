@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 import json
+import pickle
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from clasp_lib.encoders import SpeechEncoder, TextEncoder
-from clasp_lib.paper_tiny import HUBERT, LABSE, WAV2VEC2, WIDTHS, XLM_R, make_checkpoints
+from clasp_lib import CLASP
+from clasp_lib.convert import PUBLISHED, PUBLISHED_WEIGHTS, read_published
+from clasp_lib.encoders import SpectrogramEncoder, SpeechEncoder, TextEncoder
+from clasp_lib.fusion import build_fusion
+from clasp_lib.paper_tiny import (
+    EFFICIENTNET,
+    HUBERT,
+    LABSE,
+    WAV2VEC2,
+    WIDTHS,
+    XLM_R,
+    _as_published,
+    _found_in_main,
+    make_checkpoints,
+)
 
 
 @pytest.fixture(scope="module")
@@ -94,3 +109,62 @@ def test_they_are_made_once_and_alike(hub: Path, tmp_path: Path) -> None:
             assert json.loads(file.read_text()) == json.loads((again / file.relative_to(hub)).read_text())
     states = [torch.load(folder / HUBERT / "pytorch_model.bin", weights_only=True) for folder in (hub, again)]
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+
+
+def test_pictures_do_not_die_out_in_the_random_efficientnet(hub: Path) -> None:
+    random = np.random.default_rng(2)
+    waves = [
+        (random.standard_normal(22_050) * np.exp(-rate * np.linspace(0, 3, 22_050))).astype("f4") for rate in (0, 4)
+    ]
+    first, second = SpectrogramEncoder(str(hub / EFFICIENTNET), drawing="tensor", device="cpu").encode(waves)
+    assert first.shape == (WIDTHS["picture"],) and 1 < np.linalg.norm(first) < 1e4
+    assert first @ second / np.linalg.norm(first) / np.linalg.norm(second) < 0.999
+
+
+@pytest.mark.parametrize("file", PUBLISHED_WEIGHTS)
+def test_the_published_fusions_are_modules_pickled_in_a_notebook(hub: Path, file: str) -> None:
+    with pytest.raises(pickle.UnpicklingError, match=r"__main__\.HubertLabse(Concat|Gating)"):
+        torch.load(hub / PUBLISHED / file, weights_only=True)
+    config, fusion = read_published(hub / PUBLISHED / file)
+    assert config["fusion"] == ("gating" if "Gating" in file else "concatenation")
+    assert config["fusion_config"] == {"speech_width": 32, "picture_width": 1000, "width": 24}
+    assert (b"mode" in (hub / PUBLISHED / file).read_bytes()) == file.startswith("CLASP")
+    norms = [layer for layer in fusion.modules() if isinstance(layer, torch.nn.BatchNorm1d)]
+    assert len(norms) >= 4 and all(norm.running_mean.abs().max() > 0 for norm in norms)  # as if it were trained
+
+
+@pytest.mark.parametrize(("name", "kind"), [("concatenation", "HubertLabseConcat"), ("gating", "HubertLabseGating")])
+def test_what_is_written_under_the_authors_names_is_read_under_ours(name: str, kind: str, tmp_path: Path) -> None:
+    fusion = build_fusion(name, *WIDTHS.values())
+    module = _as_published(kind, fusion)
+    with _found_in_main(type(module)):
+        torch.save(module, tmp_path / "module.pt")
+    _, again = read_published(tmp_path / "module.pt")
+    state = again.state_dict()
+    assert state.keys() == fusion.state_dict().keys()
+    assert all(torch.equal(state[key], tensor) for key, tensor in fusion.state_dict().items())
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_main_is_left_as_it_was(there: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = sys.modules["__main__"]
+    if there:
+        monkeypatch.setattr(home, "HubertLabseGating", "the reader's own", raising=False)
+    before = dict(vars(home))
+    make_checkpoints(tmp_path / "hub")
+    assert vars(home) == before and before.get("HubertLabseGating") == ("the reader's own" if there else None)
+
+
+def test_the_published_folder_is_a_model_on_the_tiny_encoders(hub: Path) -> None:
+    waves = [np.random.default_rng(seed).standard_normal(8_000).astype(np.float32) for seed in range(2)]
+    model = CLASP.from_pretrained(
+        hub / PUBLISHED,
+        speech_encoder=str(hub / HUBERT),
+        spectrogram_encoder=str(hub / EFFICIENTNET),
+        text_encoder=str(hub / LABSE),
+        device="cpu",
+    )
+    assert model.fusion_name == "concatenation" and model.spectrogram_encoder.drawing == "matplotlib"
+    speech, text = model.encode_speech(waves), model.encode_text(["a ferry"])
+    assert speech.shape == (2, WIDTHS["text"]) and model.similarity(text, speech).shape == (1, 2)
+    assert np.abs(speech[0] - speech[1]).max() > 1e-3
