@@ -123,9 +123,9 @@ def concatenate_features(parts: Sequence[Features]) -> Features:
     """
     if not parts or any(len({getattr(part, name).shape[1] for part in parts}) > 1 for name in _ARRAYS):
         raise DatasetError("features can be joined if there are some and all come from the same encoders.")
-    arrays = (np.concatenate([getattr(part, name) for part in parts]) for name in _ARRAYS)
-    lists = ([entry for part in parts for entry in getattr(part, name)] for name in _LISTS)
-    return Features(*arrays, *lists)
+    arrays = [np.concatenate([getattr(part, name) for part in parts]) for name in _ARRAYS]
+    lists: list[Any] = [[entry for part in parts for entry in getattr(part, name)] for name in _LISTS]
+    return Features(arrays[0], arrays[1], arrays[2], *lists)
 
 
 def extract_frames(
