@@ -23,13 +23,13 @@ export PYTHONNOUSERSITE := 1
 unexport PYTHONPATH PYTHONHOME PIP_USER PIP_TARGET PIP_PREFIX
 
 .DEFAULT_GOAL := help
-.PHONY: help install book test test-all lint unit lab bench repository clean FORCE
+.PHONY: help install book test test-all paper-tiny lint unit lab bench repository clean FORCE
 .NOTPARALLEL:
 
 help:
 	@echo "make book        install, run the notebooks, build the pages into $(BUILD)/html"
 	@echo "make test        lint, unit tests, notebooks; builds the book first if it is stale"
-	@echo "make test-all    the same with the slow tests"
+	@echo "make test-all    the same with the slow tests, and the chapters in the profile paper-tiny"
 	@echo "make lab         open the notebooks in JupyterLab"
 	@echo "make bench       run the benchmarks, side by side"
 	@echo "make clean       remove what was built; the environment stays in $(VENV)"
@@ -88,7 +88,11 @@ book: $(BUILD)/html/.built
 test: lint $(BUILD)/html/.built unit $(BUILD)/.notebooks-checked
 
 test-all: MARKERS := -m "slow or not slow"
-test-all: test
+test-all: test paper-tiny
+
+# The chapters as they run on a GPU with a network, on tiny random stand-ins for everything published.
+paper-tiny: $(INSTALLED)
+	CLASP_PROFILE=paper-tiny $(PY) -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=$(CELL_TIMEOUT) --durations=10 $(NOTEBOOKS)
 
 lint: $(INSTALLED)
 	$(PY) -m ruff check .

@@ -8,6 +8,7 @@ old key names of the originals, and CLASP's own fusions as the whole modules tha
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import sys
 from collections.abc import Iterator, Sequence
@@ -15,11 +16,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from clasp_lib import tiny_corpora
 from clasp_lib.convert import PUBLISHED, PUBLISHED_WEIGHTS
 from clasp_lib.encoders.drawing import PICTURE_RATE, draw
 from clasp_lib.folders import written_whole
 from clasp_lib.fusion import build_fusion
-from clasp_lib.tiny_corpora import write_corpora
 
 if TYPE_CHECKING:
     import torch
@@ -53,8 +54,10 @@ def make_checkpoints(folder: str | Path) -> Path:
     """Write all tiny checkpoints and corpora below `folder`, each under its name on the hub, unless they are there."""
     import torch
 
-    folder = Path(folder)
-    if (folder / _MARKER).is_file():
+    folder, marker = Path(folder), Path(folder) / _MARKER
+    source = Path(__file__).read_bytes() + Path(tiny_corpora.__file__).read_bytes()
+    made_by = json.dumps({"weights": "random", "made by": hashlib.sha256(source).hexdigest()})
+    if marker.is_file() and marker.read_text("utf-8") == made_by:
         return folder
     with torch.random.fork_rng(), written_whole(folder, _MARKER) as new:
         torch.manual_seed(0)
@@ -65,8 +68,8 @@ def make_checkpoints(folder: str | Path) -> Path:
         _xlm_r(new / XLM_R)
         _clasp(new / PUBLISHED)
         _vits(new / VITS)
-        write_corpora(new)
-        (new / _MARKER).write_text(json.dumps({"weights": "random"}) + "\n", encoding="utf-8")
+        tiny_corpora.write_corpora(new)
+        (new / _MARKER).write_text(made_by, encoding="utf-8")
     return folder
 
 

@@ -104,6 +104,9 @@ def test_they_are_made_once_and_alike(hub: Path, tmp_path: Path) -> None:
     assert make_checkpoints(hub) == hub
     assert before == {file: file.stat().st_mtime_ns for file in hub.rglob("*") if file.is_file()}
     again = make_checkpoints(tmp_path / "again")
+    (again / "paper-tiny.json").write_text("{}")  # of another version of this library
+    (again / HUBERT / "vocab.json").unlink()
+    assert (make_checkpoints(again) / HUBERT / "vocab.json").is_file()
     for file in before:
         if file.suffix == ".json":
             assert json.loads(file.read_text()) == json.loads((again / file.relative_to(hub)).read_text())
