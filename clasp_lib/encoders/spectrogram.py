@@ -87,8 +87,8 @@ class SpectrogramEncoder:
         model, self.size, mean, std, self.dimension = load(name)
         self._input = f"{self.size}, mean {mean}, deviation {std}" if drawing == "mel" else "0 to 255"
         self._model = model.to(self.device).eval().requires_grad_(False)
-        self._mean = torch.tensor(mean, device=self.device)[:, None, None]  # (3, 1, 1)
-        self._std = torch.tensor(std, device=self.device)[:, None, None]
+        self.mean = torch.tensor(mean, device=self.device)[:, None, None]  # (3, 1, 1)
+        self.std = torch.tensor(std, device=self.device)[:, None, None]
         self.sampling_rate = SAMPLING_RATE if drawing == "mel" else PICTURE_RATE
 
     @property
@@ -123,16 +123,23 @@ class SpectrogramEncoder:
         starts = range(0, len(waves), batch_size)
         for start in tqdm(starts, desc="picture", unit="batch", disable=not show_progress_bar):
             for rows, pixels in self._pixels(waves[start : start + batch_size]):
-                with autocast(self.device, self.precision):
-                    out = self._model(pixels)  # (clips, dimension)
-                vectors[[start + row for row in rows]] = out.float().cpu().numpy()
+                vectors[[start + row for row in rows]] = self.encode_pixels(pixels)
         return vectors
+
+    @torch.inference_mode()
+    def encode_pixels(self, pixels: torch.Tensor) -> np.ndarray:
+        """Pictures as they are, float (n, 3, height, width), to float32 vectors `(n, dimension)`.
+
+        `encode` hands over those of the clean path less `mean` and divided by `std`, those of the reference as bytes.
+        """
+        with autocast(self.device, self.precision):
+            return self._model(pixels.to(self.device)).float().cpu().numpy()
 
     def _pixels(self, waves: Sequence[np.ndarray]) -> Iterator[tuple[Sequence[int], torch.Tensor]]:
         """What the model is shown, float (clips, 3, height, width), and which of the waves: those of one size."""
         if self.drawing == "mel":
             grey = torch.stack([picture(wave, self.size, self.device) for wave in waves])  # (clips, height, width)
-            yield range(len(waves)), (grey[:, None] - self._mean) / self._std
+            yield range(len(waves)), (grey[:, None] - self.mean) / self.std
         elif self.drawing == "tensor":
             yield range(len(waves)), _blue_first(draw(waves, self.device))
         else:
