@@ -84,6 +84,9 @@ def test_layers_are_counted_from_both_ends(tiny: Tiny, waves: list[np.ndarray]) 
     for layer in (0, 1, 2):
         np.testing.assert_allclose(vectors[layer], vectors[layer - 3], atol=1e-6)
     assert np.abs(vectors[0] - vectors[1]).max() > 1e-2 < np.abs(vectors[1] - vectors[2]).max()
+    in_one_pass = SpeechEncoder(str(tiny.hubert)).encode_layers(waves[:2])
+    for layer in (0, 1, 2):
+        np.testing.assert_allclose(in_one_pass[layer], vectors[layer], atol=1e-5)
     for layer in (3, -4):
         with pytest.raises(CheckpointError, match=f"no layer {layer}"):
             SpeechEncoder(str(tiny.hubert), layer=layer)

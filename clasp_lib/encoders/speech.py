@@ -154,6 +154,16 @@ class SpeechEncoder(SpeechModel):
         found = dict(self._states(waves, batch_size, show_progress_bar))
         return [found[i].cpu().numpy() for i in range(len(waves))]
 
+    def encode_layers(self, waves: Sequence[np.ndarray], batch_size: int = 16) -> np.ndarray:
+        """The vectors of all layers in one pass, lowest first: float32 `(layers + 1, n, dimension)`."""
+        vectors = np.zeros((self.layers + 1, len(waves), self.dimension), np.float32)
+        for batch in self._batches(waves, batch_size):
+            out, frames = self._outputs([waves[i] for i in batch], output_hidden_states=True)
+            for layer, states in enumerate((*out.hidden_states[:-1], out.last_hidden_state)):
+                for row, i in enumerate(batch):
+                    vectors[layer, i] = states[row, : frames[row]].float().mean(0).cpu().numpy()
+        return vectors
+
     def _states(
         self, waves: Sequence[np.ndarray], batch_size: int, show_progress_bar: bool
     ) -> Iterator[tuple[int, torch.Tensor]]:
