@@ -120,7 +120,7 @@ def disturbance_map(differences: Mapping[str, Mapping[str, Sequence[float]]]) ->
         xticklabels=columns, yticklabels=list(differences), ax=axes,
     )  # fmt: skip
     axes.set(xlabel="heard through", ylabel="trained with")
-    axes.tick_params(axis="x", rotation=0)
+    axes.tick_params(axis="x", rotation=0, labelsize=8)
     return figure
 
 
