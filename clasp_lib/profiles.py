@@ -53,8 +53,8 @@ class Profile:
     text_encoder: str
     sentences: Callable[[], list[Sentence]]
     synthesizer: Callable[[], Synthesizer]
-    models: Mapping[str, Mapping[str, str]]
-    offline: bool
+    models: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    offline: bool = False
     speech_layer: int = -1
     precision: Precision = "float32"
     voices_per_sentence: Mapping[Split, int] = field(default_factory=lambda: {"train": 1, "validation": 1, "test": 1})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import hashlib
 import re
 import unicodedata
 import zipfile
@@ -12,12 +13,15 @@ import numpy as np
 import pytest
 
 from clasp_lib.corpus import (
+    BROWN_SHA256,
+    BROWN_URL,
     CATEGORIES,
     REFERENCE_SIZES,
     SPLITS,
     Sentence,
     brown,
     clean_as_reference,
+    download_brown,
     join_brown_tokens,
     leaking_texts,
     normalise_text,
@@ -273,6 +277,29 @@ def test_translations_are_of_test_sentences_and_in_their_script() -> None:
         assert len(texts) == 20 and set(texts) <= test and len(set(texts.values())) == 20
     assert all("ARABIC" in unicodedata.name(text[0]) for text in translations["fa"].values())
     assert all("CJK" in unicodedata.name(text[0]) for text in translations["zh"].values())
+
+
+def test_brown_is_downloaded_once_and_only_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def download(url: str, target: str, hash_prefix: str) -> None:
+        asked.append((url, hash_prefix))
+        Path(target).write_bytes(b"zip")
+
+    monkeypatch.setattr("torch.hub.download_url_to_file", download)
+    file = download_brown(tmp_path / "new")
+    assert download_brown(tmp_path / "new") == file and asked == [(BROWN_URL, BROWN_SHA256)]
+
+    def fail(url: str, target: str, hash_prefix: str) -> None:
+        raise RuntimeError("invalid hash value")
+
+    monkeypatch.setattr("torch.hub.download_url_to_file", fail)
+    with pytest.raises(DatasetError, match=r"cannot be downloaded \(invalid hash value\)\. Get brown\.zip"):
+        download_brown(tmp_path / "other")
+
+
+def test_the_known_digest_is_that_of_nltk(test_data: Path) -> None:
+    assert hashlib.sha256((test_data / "brown" / "brown.zip").read_bytes()).hexdigest() == BROWN_SHA256
 
 
 def test_vowel_signs_are_part_of_a_text() -> None:

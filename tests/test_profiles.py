@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
 
 import clasp_lib
 from clasp_lib import get_profile
-from clasp_lib.corpus import SPLITS, pocket_brown
+from clasp_lib.corpus import SPLITS, Sentence, pocket_brown
 from clasp_lib.errors import ClaspError
 from clasp_lib.profiles import PROFILES, Profile
 
@@ -63,6 +64,37 @@ def test_another_recipe_is_another_dataset(small: Profile, tmp_path: Path) -> No
     assert len(list(small.cache.iterdir())) == 2
     small.dataset(tmp_path / "elsewhere")
     assert (tmp_path / "elsewhere" / "dataset_dict.json").is_file()
+
+
+def test_sentences_that_cannot_be_spoken_are_reported(small: Profile) -> None:
+    odd = dataclasses.replace(small, sentences=lambda: [*pocket_brown()[:32], Sentence("odd-1", ") (", "news")])
+    with pytest.warns(UserWarning, match=r"1 clips are left out, e\.g\. .*\) \("):
+        dataset = odd.dataset()
+    assert sum(map(len, dataset.values())) == 32
+    (folder,) = odd.cache.iterdir()
+    assert json.loads((folder / "skipped.json").read_text())[0][0] == "odd-1-0"
+
+
+def test_what_is_published_has_a_stand_in_where_there_is_no_network(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("CLASP_CACHE", str(tmp_path))
+    assert get_profile("paper").from_hub("llm-lab/CLASP") == "llm-lab/CLASP"
+    assert list(tmp_path.iterdir()) == []
+    pocket, tiny, paper = (get_profile(name) for name in ("pocket", "paper-tiny", "paper"))
+    for name in ("llm-lab/CLASP", "llm-lab/SpeechBrown", "google/fleurs", paper.speech_encoder, paper.text_encoder):
+        assert Path(pocket.from_hub(name)).is_dir() and pocket.from_hub(name).endswith(name)
+    assert Path(pocket.from_hub("torchvision/efficientnet_b7")).is_file()
+    assert tiny.speech_encoder == pocket.from_hub(paper.speech_encoder) and not tiny.meaningful
+    assert len(tiny.sentences()) == 15 * 48 and len({s.category for s in tiny.sentences()}) == 15
+    assert tiny.synthesizer().sampling_rate == 22_050
+
+
+def test_the_models_of_a_profile_load(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("CLASP_CACHE", str(tmp_path))
+    for name in ("pocket", "paper-tiny"):
+        for fusion, options in get_profile(name).models.items():
+            assert clasp_lib.CLASP.from_pretrained(**options, device="cpu").fusion_name == fusion
 
 
 def test_the_package_shows_its_names_before_it_loads_them() -> None:

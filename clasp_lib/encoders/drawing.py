@@ -1,6 +1,6 @@
 """The picture that the reference shows to its EfficientNet: drawn by matplotlib as there, and by torch, much faster.
 
-The reference (REFERENCE.md, section 2) lets `librosa.display.specshow` draw decibels over a logarithmic frequency axis.
+CLASP's authors let `librosa.display.specshow` draw decibels over a logarithmic frequency axis.
 What that does was read in librosa 0.11.0 and compared with it, pixel by pixel, under matplotlib 3.11.2. The colours
 belong to the clip: blue to red ("coolwarm") if its 2nd percentile lies below 0 dB and its 98th above, black to yellow
 ("magma") if not, as in a faint clip; the ends of the colour map are the clip's own lowest and highest value.

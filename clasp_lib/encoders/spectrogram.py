@@ -60,7 +60,7 @@ class SpectrogramEncoder:
         name: "pocket-efficientnet", a local folder as timm saves it for the hub, "hf-hub:..." or a timm model name; or
             "torchvision/efficientnet_b7" and its like, with the weights "IMAGENET1K_V1", or the path of such a file,
             whose name begins as the published "efficientnet_b7_lukemelas-c5b4e57e.pth" does, with the model's.
-        drawing: "mel" is the clean picture path. "matplotlib" is the reference's picture (REFERENCE.md, section 2),
+        drawing: "mel" is the clean picture path. "matplotlib" is the picture of CLASP's authors,
             shown as it shows it: blue first, 0 to 255, neither resized nor normalised. "tensor" is the same picture
             without tick labels and frame, which takes much less time to draw.
         device: the GPU where there is one if not given.
