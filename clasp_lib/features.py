@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from tqdm import tqdm
 from clasp_lib.audio import load_audio
 from clasp_lib.encoders import SpectrogramEncoder, SpeechEncoder, TextEncoder
 from clasp_lib.errors import ClaspError, DatasetError
-from clasp_lib.speech_brown import Skipped
+from clasp_lib.speech_brown import OnError, Skipped
 from clasp_lib.vector_store import VectorStore
 
 if TYPE_CHECKING:
@@ -33,8 +33,6 @@ SHARD = 512
 
 _ARRAYS = ("speech", "picture", "text")
 _LISTS = ("sentence_ids", "texts", "categories", "voices", "skipped")
-
-OnError = Literal["raise", "skip"]
 
 
 @dataclass(frozen=True)

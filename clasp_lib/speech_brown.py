@@ -17,7 +17,7 @@ import os
 import pickle
 from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from tqdm import tqdm
@@ -30,6 +30,9 @@ from clasp_lib.synthesis import BatchSynthesizer, Synthesizer, Voice
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict, Features
+
+OnError: TypeAlias = Literal["raise", "skip"]
+"""What to do with a clip that cannot be used: stop, or leave it out and report it."""
 
 _CHUNK = 64  # clips that a process of the pool speaks at a time, and that a stopped run repeats at most
 _BATCHES = 16  # the same, in batches, of an engine that speaks in batches
@@ -69,7 +72,7 @@ def build_speech_brown(
     batch_size: int = 32,
     folder: str | Path | None = None,
     shared_speakers: bool = False,
-    on_error: Literal["raise", "skip"] = "raise",
+    on_error: OnError = "raise",
 ) -> Build:
     """Speak `sentences` and return them as train, validation and test.
 
@@ -126,9 +129,7 @@ def build_speech_brown(
     return Build(dataset, [clip for shard in shards for clip in shard.skipped()])
 
 
-def read_recordings(
-    folder: str | Path, *, on_error: Literal["raise", "skip"] = "raise"
-) -> tuple[Dataset, list[Skipped]]:
+def read_recordings(folder: str | Path, *, on_error: OnError = "raise") -> tuple[Dataset, list[Skipped]]:
     """Recordings that lie in a folder with a `metadata.csv`, as a dataset with the usual columns.
 
     The table has the columns `file` (path inside the folder) and `text`, and may have `category` and `speaker` (which
@@ -288,7 +289,7 @@ def _spoken(
     chunks: Sequence[Sequence[_Job]],
     synthesizer: Synthesizer,
     audio_format: str,
-    on_error: str,
+    on_error: OnError,
     workers: int | None,
     batch_size: int,
 ) -> Generator[tuple[list[dict], list[Skipped]], None, None]:
@@ -309,7 +310,7 @@ def _speak_batches(
     jobs: Sequence[_Job],
     synthesizer: BatchSynthesizer,
     audio_format: str,
-    on_error: str,
+    on_error: OnError,
     workers: int | None,
     batch_size: int,
 ) -> tuple[list[dict], list[Skipped]]:
@@ -332,7 +333,7 @@ def _speak_batches(
 
 
 def _speak_chunk(
-    jobs: Sequence[_Job], synthesizer: Synthesizer, audio_format: str, on_error: str
+    jobs: Sequence[_Job], synthesizer: Synthesizer, audio_format: str, on_error: OnError
 ) -> tuple[list[dict], list[Skipped]]:
     rows, skipped = [], []
     for job in jobs:

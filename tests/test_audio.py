@@ -331,7 +331,7 @@ def test_a_loop_of_links_is_refused_by_name(tmp_path: Path) -> None:
 def test_real_recordings_are_read(test_data: Path) -> None:
     folder = test_data / "real_speech" / "common_voice_100" / "en"
     if not folder.is_dir():
-        pytest.skip(f"{folder} is not there")
+        pytest.skip(f"CLASP_TEST_DATA names a folder without this part of the developers' data: {folder}")
     files = sorted((folder / "audio").iterdir()) if (folder / "audio").is_dir() else sorted(folder.glob("*.ogg"))
     assert len(files) == 100
     for file in files:

@@ -192,7 +192,7 @@ def test_a_bad_brown_zip_is_refused_by_name(tmp_path: Path) -> None:
 def test_the_real_brown_gives_the_published_number_of_sentences(test_data: Path) -> None:
     path = test_data / "brown" / "brown.zip"
     if not path.is_file():
-        pytest.skip(f"{path} is not there")
+        pytest.skip(f"CLASP_TEST_DATA names a folder without this part of the developers' data: {path}")
     sentences = brown(path)
     assert len(sentences) == 55_173
     assert collections.Counter(s.category for s in sentences) == BROWN_COUNTS
@@ -358,7 +358,7 @@ def test_the_sizes_of_the_reference_are_the_published_mixture() -> None:
 def test_the_reference_leaks_about_two_hundred_test_sentences(test_data: Path) -> None:
     path = test_data / "brown" / "brown.zip"
     if not path.is_file():
-        pytest.skip(f"{path} is not there")
+        pytest.skip(f"CLASP_TEST_DATA names a folder without this part of the developers' data: {path}")
     sentences = brown(path)
     for seed in range(3):
         splits = reference_split(sentences, seed=seed)

@@ -128,7 +128,7 @@ def test_clips_on_disk_are_not_taken_for_other_texts(tmp_path: Path, monkeypatch
 
 def there(path: Path) -> Path:
     if not path.exists():
-        pytest.skip(f"{path} is not there")
+        pytest.skip(f"CLASP_TEST_DATA names a folder without this part of the developers' data: {path}")
     return path
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-from functools import cache
+from functools import cache, cached_property
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from clasp_lib.errors import CheckpointError
 
@@ -49,6 +49,22 @@ def digest_of(model: torch.nn.Module) -> str:
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()[:32]
+
+
+class Frozen:
+    """What all encoders share: `_model`, a network whose weights do not change."""
+
+    _model: Any
+
+    @property
+    def parameters(self) -> int:
+        """Number of weights."""
+        return sum(p.numel() for p in self._model.parameters())
+
+    @cached_property
+    def digest(self) -> str:
+        """Of the weights; features and indexes are only as good as long as it stays."""
+        return digest_of(self._model)
 
 
 def autocast(device: torch.device, precision: Precision) -> torch.autocast:

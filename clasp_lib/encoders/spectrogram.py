@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from functools import cache, cached_property
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -14,7 +14,7 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from clasp_lib.audio import SAMPLING_RATE
-from clasp_lib.encoders.checkpoints import Precision, autocast, digest_of, resolve
+from clasp_lib.encoders.checkpoints import Frozen, Precision, autocast, resolve
 from clasp_lib.encoders.drawing import PICTURE_RATE, draw, draw_with_matplotlib
 from clasp_lib.errors import CheckpointError, ClaspError
 
@@ -51,7 +51,7 @@ def picture(wave: np.ndarray | torch.Tensor, size: tuple[int, int], device: str 
     return functional.interpolate(grey, size, mode="bilinear", antialias=True)[0, 0]
 
 
-class SpectrogramEncoder:
+class SpectrogramEncoder(Frozen):
     """Any EfficientNet of timm, or one of torchvision as in the reference, on the picture of the spectrogram.
 
     Its vector is what the classifier puts out, before any softmax, as in CLASP (Abootorabi and Asgari 2025).
@@ -91,16 +91,6 @@ class SpectrogramEncoder:
         self.mean = torch.tensor(mean, device=self.device)[:, None, None]  # (3, 1, 1)
         self.std = torch.tensor(std, device=self.device)[:, None, None]
         self.sampling_rate = SAMPLING_RATE if drawing == "mel" else PICTURE_RATE
-
-    @property
-    def parameters(self) -> int:
-        """Number of weights."""
-        return sum(p.numel() for p in self._model.parameters())
-
-    @cached_property
-    def digest(self) -> str:
-        """Of the weights; features and indexes are only as good as long as it stays."""
-        return digest_of(self._model)
 
     @property
     def identity(self) -> dict[str, str | int | bool]:

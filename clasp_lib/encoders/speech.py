@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from clasp_lib.encoders.checkpoints import Precision, autocast, digest_of, resolve
+from clasp_lib.encoders.checkpoints import Frozen, Precision, autocast, resolve
 from clasp_lib.errors import AudioError, CheckpointError
 
 
-class SpeechModel:
+class SpeechModel(Frozen):
     """A HuBERT or wav2vec2 of transformers, loaded and frozen: what `SpeechEncoder` and `Transcriber` share.
 
     Args:
@@ -50,16 +49,6 @@ class SpeechModel:
         self._one_length = config.feat_extract_norm == "group"
         self.sampling_rate: int = self._extractor.sampling_rate
         self.min_samples = _receptive_field(config.conv_kernel, config.conv_stride)
-
-    @property
-    def parameters(self) -> int:
-        """Number of weights."""
-        return sum(p.numel() for p in self._model.parameters())
-
-    @cached_property
-    def digest(self) -> str:
-        """Of the weights; features and indexes are only as good as long as it stays."""
-        return digest_of(self._model)
 
     @torch.inference_mode()
     def _outputs(self, waves: list[np.ndarray], **options: bool) -> tuple[Any, list[int]]:

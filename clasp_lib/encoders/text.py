@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 
 import numpy as np
 import torch
 
-from clasp_lib.encoders.checkpoints import digest_of, resolve
+from clasp_lib.encoders.checkpoints import Frozen, resolve
 from clasp_lib.errors import CheckpointError, TextError
 
 
-class TextEncoder:
+class TextEncoder(Frozen):
     """Any sentence-transformers model; vectors are L2-normalised.
 
     Args:
@@ -38,16 +37,6 @@ class TextEncoder:
         if dimension is None:
             raise CheckpointError(f"{name}: does not say how wide its vectors are.")
         self.dimension: int = dimension
-
-    @property
-    def parameters(self) -> int:
-        """Number of weights."""
-        return sum(p.numel() for p in self._model.parameters())
-
-    @cached_property
-    def digest(self) -> str:
-        """Of the weights; features and indexes are only as good as long as it stays."""
-        return digest_of(self._model)
 
     @property
     def identity(self) -> dict[str, str]:

@@ -13,13 +13,12 @@ from tqdm import tqdm
 
 from clasp_lib.audio import SAMPLING_RATE, encode_audio, load_audio
 from clasp_lib.errors import ClaspError, DatasetError, TextError
-from clasp_lib.speech_brown import Skipped, _dataset
+from clasp_lib.speech_brown import OnError, Skipped, _dataset
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 AudioFormat: TypeAlias = Literal["FLAC", "OGG"]
-OnError: TypeAlias = Literal["raise", "skip"]
 
 _BLOCK = 256  # rows: one Arrow array must stay below 2 GiB
 

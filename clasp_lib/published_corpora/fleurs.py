@@ -8,8 +8,8 @@ from pathlib import Path, PurePosixPath
 
 from clasp_lib.corpus import SPLITS, Split
 from clasp_lib.errors import DatasetError
-from clasp_lib.published_corpora.clips import AudioFormat, Clip, OnError, check_format, collect, find_file
-from clasp_lib.speech_brown import Build
+from clasp_lib.published_corpora.clips import AudioFormat, Clip, check_format, collect, find_file
+from clasp_lib.speech_brown import Build, OnError
 
 HUB_ID = "google/fleurs"
 BRANCH = "refs/convert/parquet"

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from clasp_lib.corpus import Sentence, Split, normalise_text
 from clasp_lib.errors import AudioError, DatasetError
-from clasp_lib.published_corpora.clips import AudioFormat, Clip, OnError, check_format, collect, find_file
-from clasp_lib.speech_brown import Skipped
+from clasp_lib.published_corpora.clips import AudioFormat, Clip, check_format, collect, find_file
+from clasp_lib.speech_brown import OnError, Skipped
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
