@@ -5,8 +5,6 @@ A new fusion is a subclass of `Fusion` and one line in `FUSIONS`.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-
 import torch
 from torch import nn
 from torch.nn import functional
@@ -36,7 +34,7 @@ class Branch(nn.Sequential):
         )
 
 
-class Fusion(nn.Module, ABC):
+class Fusion(nn.Module):
     """Base of all fusions: `forward(speech, picture)` normalises both inputs to length one and calls `fuse`.
 
     Args:
@@ -52,9 +50,9 @@ class Fusion(nn.Module, ABC):
         """Speech (n, speech_width) and picture (n, picture_width) -> fused (n, width), not normalised."""
         return self.fuse(functional.normalize(speech, dim=-1), functional.normalize(picture, dim=-1))
 
-    @abstractmethod
     def fuse(self, speech: torch.Tensor, picture: torch.Tensor) -> torch.Tensor:
         """What a subclass defines, on L2-normalised inputs."""
+        raise NotImplementedError
 
 
 class Concatenation(Fusion):
