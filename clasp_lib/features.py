@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +43,8 @@ class Features:
         speech: (n, speech width). picture: (n, picture width). text: (n, text width), L2-normalised.
         sentence_ids, texts, categories, voices: what the dataset says of each clip, n strings.
         skipped: clips that were left out because they, or their texts, could not be encoded, and why.
+        columns: further numbers by name, n rows each, that a loss asks for (`clasp_lib.losses.Loss.needs`).
+        frames: for each clip (frames, speech width), from `extract_frames`, for a fusion that takes them.
     """
 
     speech: np.ndarray
@@ -53,6 +55,8 @@ class Features:
     categories: list[str]
     voices: list[str]
     skipped: list[Skipped] = field(default_factory=list)
+    columns: Mapping[str, np.ndarray] = field(default_factory=dict)
+    frames: list[torch.Tensor] | None = None
 
     def __len__(self) -> int:
         return len(self.speech)
@@ -114,16 +118,20 @@ def extract_features(
 
 
 def concatenate_features(parts: Sequence[Features]) -> Features:
-    """The clips of several parts, one after the other.
+    """The clips of several parts, one after the other, with the columns and frames that all of them have.
 
     Raises:
         DatasetError: no parts, or of different widths.
     """
     if not parts or any(len({getattr(part, name).shape[1] for part in parts}) > 1 for name in _ARRAYS):
         raise DatasetError("features can be joined if there are some and all come from the same encoders.")
-    arrays = [np.concatenate([getattr(part, name) for part in parts]) for name in _ARRAYS]
-    lists: list[Any] = [[entry for part in parts for entry in getattr(part, name)] for name in _LISTS]
-    return Features(arrays[0], arrays[1], arrays[2], *lists)
+    arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _ARRAYS}
+    lists = {name: [entry for part in parts for entry in getattr(part, name)] for name in _LISTS}
+    shared = [name for name in parts[0].columns if all(name in part.columns for part in parts)]
+    columns = {name: np.concatenate([part.columns[name] for part in parts]) for name in shared}
+    frames = [clip for part in parts for clip in part.frames or ()]
+    all_frames = frames if len(frames) == len(arrays["speech"]) else None
+    return replace(parts[0], **arrays, **lists, columns=columns, frames=all_frames)  # type: ignore[arg-type]
 
 
 def extract_frames(

@@ -43,12 +43,15 @@ def rank_queries(
     query_ids: Sequence[Hashable],
     candidate_ids: Sequence[Hashable],
     chunk_size: int = 1024,
+    device: str | torch.device = "cpu",
 ) -> Ranking:
     """Rank all candidates for each query by the dot product, without ever holding the whole score matrix.
 
     Args:
         query_vectors: (queries, d). candidate_vectors: (candidates, d). Normalise both for cosine.
         query_ids, candidate_ids: equal ids are positives; an id may occur several times on either side.
+        chunk_size: queries whose scores are held at once.
+        device: where the scores are computed.
 
     Raises:
         ClaspError: shapes do not fit, values are not finite, or a query has no positive.
@@ -60,11 +63,12 @@ def rank_queries(
     orphans = [i for i in query_ids if i not in codes]
     if orphans:
         raise ClaspError(f"query_ids: {len(orphans)} of them have no candidate with the same id, e.g. {orphans[0]!r}.")
-    query_codes = torch.tensor([codes[i] for i in query_ids])
-    candidate_codes = torch.tensor([codes[i] for i in candidate_ids])
+    queries, candidates = queries.to(device), candidates.to(device)
+    query_codes = torch.tensor([codes[i] for i in query_ids], device=device)
+    candidate_codes = torch.tensor([codes[i] for i in candidate_ids], device=device)
     positives = torch.bincount(candidate_codes, minlength=len(codes))  # (ids,)
     top = min(10, len(candidates))
-    discounts = 1 / torch.log2(torch.arange(2, top + 2).double())  # (top,)
+    discounts = 1 / torch.log2(torch.arange(2, top + 2, device=device).double())  # (top,)
     ideal = torch.cumsum(discounts, 0)  # of 1, 2, ... positives
     ranks, ndcgs = [], []
     for start in range(0, len(queries), chunk_size):
@@ -78,7 +82,7 @@ def rank_queries(
         found = right.gather(1, scores.topk(top, dim=1).indices).double()  # (chunk, top)
         most = positives[mine[:, 0]].clamp(max=top)
         ndcgs.append((found * discounts).sum(1) / ideal[most - 1])
-    return Ranking(torch.cat(ranks).numpy(), torch.cat(ndcgs).numpy())
+    return Ranking(torch.cat(ranks).cpu().numpy(), torch.cat(ndcgs).cpu().numpy())
 
 
 def per_query(ranking: Ranking) -> dict[str, np.ndarray]:

@@ -21,6 +21,7 @@ from clasp_lib.encoders import SpectrogramEncoder, SpeechEncoder, TextEncoder
 from clasp_lib.encoders.checkpoints import digest_of, pocket_folder
 from clasp_lib.errors import AudioError, CheckpointError, ClaspError
 from clasp_lib.fusion import Fusion, build_fusion
+from clasp_lib.pooling import pad_frames
 
 SHIPPED = {
     "pocket": "ctc-concatenation",
@@ -76,7 +77,7 @@ class CLASP(
     Args:
         fusion: the trained part.
         speech_encoder, spectrogram_encoder, text_encoder: frozen; saved by name, not by weight.
-        fusion_name: the fusion's name in `clasp_lib.fusion.FUSIONS`.
+        fusion_name: the fusion's name, as `clasp_lib.fusion.build_fusion` takes it.
 
     Raises:
         ClaspError: the widths of fusion and encoders do not fit.
@@ -198,11 +199,24 @@ class CLASP(
                     f"{describe(item)}: lasts {len(wave) / heard:.3f} s, less than "
                     f"one frame of {self.speech_encoder.name}."
                 )
-        speech = torch.from_numpy(self.speech_encoder.encode(waves, batch_size)).to(self.device)
+        seen = waves
         if (drawn := self.spectrogram_encoder.sampling_rate) != heard:
-            waves = [load_audio(item, drawn, source_rate=sampling_rate) for item in items]
-        picture = torch.from_numpy(self.spectrogram_encoder.encode(waves, batch_size)).to(self.device)
+            seen = [load_audio(item, drawn, source_rate=sampling_rate) for item in items]
+        picture = torch.from_numpy(self.spectrogram_encoder.encode(seen, batch_size)).to(self.device)
+        if self.fusion.takes_frames:
+            return self._fused_frames(waves, picture, batch_size)
+        speech = torch.from_numpy(self.speech_encoder.encode(waves, batch_size)).to(self.device)
         return _unit(self.fusion(speech, picture).float().cpu().numpy())
+
+    def _fused_frames(self, waves: Sequence[np.ndarray], picture: torch.Tensor, batch_size: int) -> np.ndarray:
+        """The same with a fusion that takes frames, which are large: those of one batch at a time."""
+        vectors = np.zeros((len(waves), self.dimension), np.float32)
+        order = sorted(range(len(waves)), key=lambda i: -len(waves[i]))  # similar lengths: little to fill up
+        for batch in (order[start : start + batch_size] for start in range(0, len(order), batch_size)):
+            clips = self.speech_encoder.frames([waves[i] for i in batch], batch_size)
+            frames = pad_frames([torch.from_numpy(clip) for clip in clips]).to(self.device)
+            vectors[batch] = _unit(self.fusion(frames, picture[batch]).float().cpu().numpy())
+        return vectors
 
     def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
         """The card that `save_pretrained` writes where there is none yet."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -155,6 +155,35 @@ def interval_chart(reports: Mapping[str, RetrievalReport], measure: str = "hits_
         axes.axvline(chance, linestyle=":", color="0.4")
         axes.set_xlim(left=0)
     axes.set(xlabel=f"{label}, 95% interval")
+    return figure
+
+
+def ablation_chart(
+    record: Mapping[str, Any], varied: str = "fusion", measure: str = "mrr", label: str = "MRR, speech to text"
+) -> Figure:
+    """Systems of an ablation's record that differ in one thing: the mean, its 95% interval, and each seed.
+
+    Args:
+        record: of `clasp_lib.ablation`.
+        varied: "fusion", "loss" or "speech_encoder"; in the others, all systems shown are as the record's default.
+        measure: "mrr" or "hits_at_1"; the intervals are those for other sentences and other seeds at once.
+    """
+    plt, _ = _style()
+    usual = {name: value for name, value in record["default"].items() if name != varied}
+    systems = [row for row in record["systems"] if usual.items() <= row.items()]
+    systems.sort(key=lambda row: -row[measure]["value"])
+    figure, axes = plt.subplots(figsize=(7, 0.38 * len(systems) + 1.2), layout="constrained")
+    for height, system in enumerate(systems):
+        same = {**usual, varied: system[varied]}.items()
+        runs = [row[f"speech_to_text_{measure}"] for row in record["rows"] if same <= row.items()]
+        value, (low, high) = system[measure]["value"], system[measure]["both"]
+        colour = _COLOURS[system[varied] == record["default"][varied]]
+        below = [height + 0.25] * len(runs)
+        axes.plot(runs, below, "o", markersize=4, alpha=0.4, markeredgewidth=0, color=colour)
+        axes.errorbar(value, height, xerr=[[value - low], [high - value]], fmt="o", capsize=4, color=colour)
+    axes.set_yticks(range(len(systems)), [row[varied].replace("_", " ") for row in systems])
+    axes.invert_yaxis()
+    axes.set(xlabel=f"{label}: mean, 95% interval, each seed", xlim=(0, None))
     return figure
 
 

@@ -11,15 +11,19 @@ LIBRARY = Path(__file__).parent.parent / "clasp_lib"
 LAYERS = (
     *("errors", "folders", "audio", "players", "corpus", "synthesis", "speech_brown", "dataset_card"),
     *("encoders.checkpoints", "encoders.drawing", "encoders.speech", "encoders.spectrogram", "encoders.text"),
-    *("encoders", "neural_synthesis", "tacotron2", "fusion", "convert", "tiny_corpora", "paper_tiny"),
+    *("encoders", "neural_synthesis", "tacotron2", "dropout", "pooling", "fusion", "convert", "tiny_corpora"),
+    "paper_tiny",
     *("published_corpora.clips", "published_corpora.common_voice", "published_corpora.fleurs"),
     *("published_corpora.speech_brown", "published_corpora"),
-    *("profiles", "vector_store", "features", "losses", "metrics", "transcription", "training"),
+    *("profiles", "vector_store", "features", "losses", "hard_negatives", "metrics", "significance", "transcription"),
+    *("run_state", "run_folder", "batches", "distributed", "training"),
     *("model", "evaluation"),
     *("index", "localization", "plots", "plan"),
     *("pretraining", "pretraining.augmentation", "pretraining.synthesizers", "pretraining.clips", "pretraining.loop"),
     *("pretraining.speech", "pretraining.ablation", "pretraining.sentence", "pretraining.picture"),
     *("pretraining.heads", "pretraining.measure", "pretraining.__main__"),
+    *("ablation.specification", "ablation.data", "ablation.runs", "ablation.record", "ablation", "ablation.__main__"),
+    *("cli", "__main__"),
 )
 FILES = sorted(path for path in LIBRARY.rglob("*.py") if path != LIBRARY / "__init__.py")
 

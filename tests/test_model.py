@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,7 +19,8 @@ from clasp_lib import CLASP
 from clasp_lib.audio import encode_audio, load_audio, resample
 from clasp_lib.encoders import SpectrogramEncoder, SpeechEncoder
 from clasp_lib.errors import AudioError, CheckpointError, ClaspError, TextError
-from clasp_lib.fusion import FUSIONS, build_fusion
+from clasp_lib.fusion import FUSIONS, Pooled, build_fusion
+from clasp_lib.pooling import LabelAttentionPooling
 
 
 @pytest.fixture(scope="module")
@@ -146,6 +148,97 @@ def test_encoding_draws_no_bar_for_a_few_clips(
     assert capsys.readouterr().err == ""
 
 
+# Frames ------------------------------------------------------------------------------------------------------------
+
+
+def pooled_model(encoders: Encoders, fusion: str) -> CLASP:
+    """A tiny model whose pooling has learned something: it is not the mean any more."""
+    model = tiny_model(encoders, fusion)
+    assert isinstance(model.fusion, Pooled)
+    if isinstance(model.fusion.pooling, LabelAttentionPooling):
+        model.fusion.pooling.set_labels(encoders[2].encode(["news", "humor", "religion"]))
+    generator = torch.Generator().manual_seed(1)
+    for parameter in model.fusion.pooling.parameters():
+        parameter.data = torch.randn(parameter.shape, generator=generator)
+    return model
+
+
+POOLED = ["attention+concatenation", "sparsemax+gmf", "label_attention+speech_only", "label_sparsemax+linear"]
+
+
+@pytest.mark.parametrize("fusion", POOLED)
+def test_a_clip_has_one_vector_with_frames_too(fusion: str, encoders: Encoders, clips: list[Clip]) -> None:
+    model = pooled_model(encoders, fusion)
+    alone = np.concatenate([model.encode_speech([s]) for s in samples(clips)])
+    np.testing.assert_allclose(np.linalg.norm(alone, axis=1), 1, atol=1e-5)
+    for batch_size in (1, 2, 4, 16):
+        np.testing.assert_allclose(model.encode_speech(samples(clips), batch_size=batch_size), alone, atol=1e-4)
+    order = [5, 2, 0, 4, 1, 3, 2]
+    found = model.encode_speech([clips[i].samples for i in order], batch_size=3)
+    np.testing.assert_allclose(found, alone[order], atol=1e-4)
+    assert model.encode_speech([]).shape == (0, 24)
+
+
+def test_a_group_norm_encoder_gives_one_vector_with_frames_too(
+    tiny: Tiny, encoders: Encoders, clips: list[Clip]
+) -> None:
+    model = pooled_model((SpeechEncoder(str(tiny.wav2vec2)), *encoders[1:]), "attention+speech_only")
+    alone = np.concatenate([model.encode_speech([s]) for s in samples(clips)])
+    np.testing.assert_allclose(model.encode_speech(samples(clips)), alone, atol=1e-4)
+
+
+def test_a_pooling_that_has_not_learned_encodes_as_the_mean_does(encoders: Encoders, clips: list[Clip]) -> None:
+    pooled, plain = tiny_model(encoders, "attention+concatenation"), tiny_model(encoders)
+    assert isinstance(pooled.fusion, Pooled)
+    pooled.fusion.fusion.load_state_dict(plain.fusion.state_dict())
+    expected = plain.encode_speech(samples(clips))
+    np.testing.assert_allclose(pooled.encode_speech(samples(clips)), expected, atol=1e-4)
+    learned = pooled_model(encoders, "attention+concatenation")
+    assert isinstance(learned.fusion, Pooled)
+    learned.fusion.fusion.load_state_dict(plain.fusion.state_dict())
+    assert np.abs(learned.encode_speech(samples(clips)) - expected).max() > 1e-3
+
+
+def test_frames_and_pictures_come_at_their_own_rates(
+    tiny: Tiny, encoders: Encoders, clips: list[Clip], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn, heard = SpectrogramEncoder(str(tiny.efficientnet), drawing="tensor"), SpeechEncoder(str(tiny.hubert))
+    model, seen = pooled_model((heard, drawn, encoders[2]), "attention+concatenation"), {}
+    frames, encode = heard.frames, drawn.encode
+
+    def record(name: str, run: Any, waves: Any, batch_size: int) -> Any:
+        seen[name] = [len(wave) for wave in waves]
+        return run(waves, batch_size)
+
+    monkeypatch.setattr(heard, "frames", partial(record, "frames", frames))
+    monkeypatch.setattr(drawn, "encode", partial(record, "encode", encode))
+    model.encode_speech([clips[0].samples])
+    (at_16_000,), (at_22_050,) = seen["frames"], seen["encode"]
+    assert at_16_000 == len(clips[0].samples)
+    assert at_22_050 == pytest.approx(at_16_000 * 22_050 / 16_000, abs=2)
+
+
+def test_the_frames_of_a_batch_only_are_held(
+    encoders: Encoders, clips: list[Clip], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, seen = pooled_model(encoders, "attention+linear"), []
+    frames = encoders[0].frames
+
+    def count(waves: list[np.ndarray], batch_size: int) -> list[np.ndarray]:
+        seen.append([len(wave) for wave in waves])
+        return frames(waves, batch_size)
+
+    monkeypatch.setattr(encoders[0], "frames", count)
+    model.encode_speech(samples(clips), batch_size=4)
+    lengths = sorted((len(s) for s in samples(clips)), reverse=True)
+    assert seen == [lengths[:4], lengths[4:]]
+
+
+def test_labels_that_are_missing_are_asked_for(encoders: Encoders, clips: list[Clip]) -> None:
+    with pytest.raises(ClaspError, match="set_labels"):
+        tiny_model(encoders, "label_attention+concatenation").encode_speech([clips[0].samples])
+
+
 # What is refused ---------------------------------------------------------------------------------------------------
 
 
@@ -223,6 +316,32 @@ def test_a_saved_model_gives_the_same_vectors(
     np.testing.assert_array_equal(loaded.encode_text(["A query."]), model.encode_text(["A query."]))
     assert loaded.fingerprint == model.fingerprint
     assert loaded.fusion_name == fusion and not loaded.fusion.training
+
+
+@pytest.mark.parametrize("fusion", POOLED)
+def test_a_saved_model_with_frames_gives_the_same_vectors(
+    fusion: str, encoders: Encoders, clips: list[Clip], tmp_path: Path
+) -> None:
+    model = pooled_model(encoders, fusion)
+    model.save_pretrained(tmp_path / "clasp")
+    assert json.loads((tmp_path / "clasp" / "config.json").read_text())["fusion"] == fusion
+    assert fusion in (tmp_path / "clasp" / "README.md").read_text()
+    loaded = CLASP.from_pretrained(tmp_path / "clasp")
+    assert loaded.fusion_name == fusion and loaded.fingerprint == model.fingerprint
+    np.testing.assert_array_equal(loaded.encode_speech(samples(clips)), model.encode_speech(samples(clips)))
+    tensors = load_file(tmp_path / "clasp" / "model.safetensors")
+    assert fusion.startswith("label") == ("pooling.labels" in tensors)
+    if fusion.startswith("label"):  # of another width: refused, not resized
+        save_file(tensors | {"pooling.labels": torch.ones(3, 23)}, tmp_path / "clasp" / "model.safetensors")
+        with pytest.raises(CheckpointError, match="labels"):
+            CLASP.from_pretrained(tmp_path / "clasp")
+
+
+def test_a_model_without_labels_can_be_saved_for_later(encoders: Encoders, tmp_path: Path) -> None:
+    tiny_model(encoders, "label_attention+linear").save_pretrained(tmp_path / "clasp")
+    fusion = CLASP.from_pretrained(tmp_path / "clasp").fusion
+    assert isinstance(fusion, Pooled) and isinstance(fusion.pooling, LabelAttentionPooling)
+    assert fusion.pooling.labels.shape == (0, 24)
 
 
 def test_how_the_encoders_are_used_is_saved(tiny: Tiny, encoders: Encoders, clips: list[Clip], tmp_path: Path) -> None:
@@ -370,7 +489,7 @@ def damage(saved: Path, folder: Path, how: str) -> Path:
         folder.mkdir()
     else:
         changes: dict[str, dict] = {
-            "unknown fusion": {"fusion": "sum"},
+            "unknown fusion": {"fusion": "average"},
             "other widths": {"fusion_config": {"speech_width": 8, "picture_width": 20, "width": 24}},
             "unknown option": {"fusion_config": {"speech_width": 32, "picture_width": 20, "width": 24, "depth": 3}},
             "missing encoder": {"speech_encoder": str(folder / "gone")},
@@ -404,7 +523,7 @@ def test_a_damaged_model_is_refused(how: str, error: type[Exception], saved: Pat
     with pytest.raises(error) as caught:
         CLASP.from_pretrained(folder)
     if how == "unknown fusion":
-        assert "'sum'" in str(caught.value)
+        assert "'average'" in str(caught.value)
     elif "encoder" not in how and "layer" not in how:
         assert str(folder) in str(caught.value)
 

@@ -18,6 +18,7 @@ import matplotlib.pyplot as plt
 from clasp_lib import evaluate_retrieval
 from clasp_lib.errors import MissingDependencyError
 from clasp_lib.plots import (
+    ablation_chart,
     category_chart,
     disturbance_map,
     interval_chart,
@@ -63,6 +64,30 @@ def test_the_interval_chart_draws_the_intervals() -> None:
     ends = [segment[:, 0].tolist() for line in axes.collections for segment in line.get_segments()]
     assert ends == [pytest.approx([report.hits_at_1.low, report.hits_at_1.high])] * 2
     assert [label.get_text() for label in axes.get_yticklabels()] == ["one", "two"]
+
+
+def test_the_ablation_chart_shows_every_seed_and_the_interval_over_both() -> None:
+    usual = {"loss": "contrastive", "speech_encoder": "pocket-ctc"}
+    means = {"gating": [0.2, 0.4], "concatenation": [0.5, 0.7]}
+    record = {
+        "default": {"fusion": "concatenation", **usual},
+        "rows": [
+            {"fusion": name, **usual, "speech_to_text_mrr": value} for name, values in means.items() for value in values
+        ],
+        "systems": [
+            {"fusion": "gating", **usual, "mrr": {"value": 0.3, "both": [0.1, 0.5]}},
+            {"fusion": "concatenation", **usual, "mrr": {"value": 0.6, "both": [0.45, 0.75]}},
+            {"fusion": "gating", **usual, "loss": "huber", "mrr": {"value": 0.9, "both": [0.8, 1.0]}},
+        ],
+    }
+    (axes,) = ablation_chart(record).axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["concatenation", "gating"]  # the best first
+    dots = [list(line.get_xdata()) for line in axes.lines if len(line.get_xdata()) == 2]
+    assert dots == [[0.5, 0.7], [0.2, 0.4]]
+    ends = [segment[:, 0].tolist() for line in axes.collections for segment in line.get_segments()]
+    assert ends == [pytest.approx([0.45, 0.75]), pytest.approx([0.1, 0.5])]
+    (axes,) = ablation_chart(record, varied="loss").axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["contrastive"]  # not gating with another loss
 
 
 def test_the_disturbance_map_marks_intervals_without_zero() -> None:

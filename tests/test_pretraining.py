@@ -44,7 +44,7 @@ from clasp_lib.pretraining.augmentation import (
 )
 from clasp_lib.pretraining.clips import Clips, open_clips, read_sentences, read_training_recordings, speak
 from clasp_lib.pretraining.heads import features_of_clips, train_heads
-from clasp_lib.pretraining.loop import ROUND, Batch, LoopSettings, batches, collate, load_state, save_state
+from clasp_lib.pretraining.loop import ROUND, Batch, LoopSettings, batches, collate, load_progress, save_progress
 from clasp_lib.pretraining.picture import PictureRecipe, pretrain_picture
 from clasp_lib.pretraining.sentence import SentenceLearner, SentenceRecipe, pretrain_sentence
 from clasp_lib.pretraining.speech import (
@@ -66,6 +66,7 @@ from clasp_lib.pretraining.speech import (
     transcribe,
 )
 from clasp_lib.profiles import Profile, get_profile
+from clasp_lib.run_state import load_state
 from clasp_lib.synthesis import VARIANTS, ESpeak, Mark, Utterance, Voice, draw_voices
 from clasp_lib.training import TrainingSettings, validation_mrr
 from clasp_lib.transcription import Transcriber, spelled
@@ -622,8 +623,8 @@ def test_a_state_is_whole_and_the_optimizer_goes_on(tmp_path: Path) -> None:
     steps(*straight, 6)
     steps(*stopped, 3)
     progress = {"elapsed": 0.1 + 0.2, "step": 3.0}
-    save_state(tmp_path / "state.safetensors", *stopped, progress)
-    assert load_state(tmp_path / "state.safetensors", *resumed) == progress  # to the last digit
+    save_progress(tmp_path / "state.safetensors", *stopped, progress)
+    assert load_progress(tmp_path / "state.safetensors", *resumed) == progress  # to the last digit
     steps(*resumed, 3)
     for name, tensor in straight[0].state_dict().items():
         assert torch.equal(tensor, resumed[0].state_dict()[name]), name
@@ -640,8 +641,7 @@ def test_a_state_is_whole_and_the_optimizer_goes_on(tmp_path: Path) -> None:
 
 
 def progress(folder: Path, name: str = "ctc") -> dict[str, float]:
-    with safe_open(folder / f"{name}.state.safetensors", "pt") as state:
-        return {name: float(value) for name, value in state.metadata().items()}
+    return load_state(folder / f"{name}.state.safetensors")[1]
 
 
 @pytest.fixture(scope="module")

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from clasp_lib.errors import ClaspError
+from clasp_lib.errors import CheckpointError, ClaspError
 from clasp_lib.features import Features
-from clasp_lib.fusion import Fusion, build_fusion
-from clasp_lib.losses import ContrastiveLoss, HuberLoss
+from clasp_lib.fusion import FUSIONS, Fusion, build_fusion
+from clasp_lib.losses import LOSSES, ContrastiveLoss, HuberLoss, Loss, build_loss
+from clasp_lib.run_folder import RunFolder
+from clasp_lib.run_state import load_state
 from clasp_lib.training import History, TrainingSettings, fuse, train_fusion, validation_mrr
 
 WIDTHS = (24, 20, 16)
@@ -52,7 +57,12 @@ def run(fusion: Fusion, train: Features, validation: Features, **changes: object
     return train_fusion(fusion, ContrastiveLoss(), train, validation, settings, "cpu", show_progress_bar=False)
 
 
-@pytest.mark.parametrize("name", ["concatenation", "gating", "speech_only", "linear", "picture_only"])
+def without_clock(history: History) -> list[dict[str, float]]:
+    clock = ("seconds", "pairs_per_second")
+    return [{name: value for name, value in row.items() if name not in clock} for row in history.rows]
+
+
+@pytest.mark.parametrize("name", FUSIONS)
 def test_training_learns_unseen_sentences(name: str, train: Features, validation: Features) -> None:
     fusion = fresh(name)
     chance = sum(1 / r for r in range(1, 81)) / 80  # 0.062
@@ -79,8 +89,7 @@ def test_the_same_seed_gives_the_same_bits(train: Features, validation: Features
     for name, tensor in one.state_dict().items():
         assert torch.equal(tensor, two.state_dict()[name]), name
     assert not torch.equal(one.mix[0].weight, other.mix[0].weight)
-    without_clock = [[{k: v for k, v in row.items() if k != "seconds"} for row in h.rows] for h in (first, second)]
-    assert without_clock[0] == without_clock[1]
+    assert without_clock(first) == without_clock(second)
 
 
 def test_no_sentence_is_twice_in_a_batch(train: Features, validation: Features) -> None:
@@ -138,7 +147,7 @@ def test_fused_vectors_have_length_one_and_repeat(train: Features) -> None:
 
 
 def cut(features: Features, n: int) -> Features:
-    return Features(*(getattr(features, field.name)[:n] for field in dataclasses.fields(features)))
+    return Features(*(getattr(features, field.name)[:n] for field in dataclasses.fields(features)[:7]))
 
 
 def test_what_cannot_be_trained_on_is_refused(train: Features, validation: Features) -> None:
@@ -155,3 +164,220 @@ def test_what_cannot_be_trained_on_is_refused(train: Features, validation: Featu
     ):
         with pytest.raises(ClaspError, match=message):
             run(fresh(), bad_train, bad_validation, **options)
+
+
+class Stop(Exception):
+    """What ends a run in the middle."""
+
+
+class Interrupted(ContrastiveLoss):
+    """Stops the run when a loss is asked for the given time."""
+
+    def __init__(self, at: int | None) -> None:
+        super().__init__()
+        self.at, self.asked = at, 0
+
+    def __repr__(self) -> str:
+        return "ContrastiveLoss()"
+
+    def compute(self, speech: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
+        self.asked += 1
+        if self.asked == self.at:
+            raise Stop
+        return super().compute(speech, text)
+
+
+def kept(
+    folder: Path, train: Features, validation: Features, at: int | None = None, **changes: object
+) -> tuple[Fusion, History]:
+    """Twelve steps, three epochs of four, with a folder; the run stops before it has done `at` of them."""
+    settings = dataclasses.replace(SETTINGS, epochs=3, checkpoint_every=0.0, **changes)
+    fusion = fresh()
+    history = train_fusion(fusion, Interrupted(at), train, validation, settings, "cpu", False, folder)
+    return fusion, history
+
+
+@pytest.mark.parametrize("at", range(1, 13))
+def test_a_stopped_run_ends_with_the_bits_of_an_undisturbed_one(
+    at: int, tmp_path: Path, train: Features, validation: Features
+) -> None:
+    undisturbed, history = kept(tmp_path / "whole", train, validation)
+    with pytest.raises(Stop):
+        kept(tmp_path / "stopped", train, validation, at=at)
+    torch.manual_seed(5)
+    again, history_again = kept(tmp_path / "stopped", train, validation)
+    for name, tensor in undisturbed.state_dict().items():
+        assert torch.equal(tensor, again.state_dict()[name]), name
+    assert without_clock(history) == without_clock(history_again)
+    states = [load_state(tmp_path / run / "state.safetensors")[0] for run in ("whole", "stopped")]
+    assert states[0].keys() == states[1].keys()
+    assert {"optimizer.0.exp_avg", "random.cpu", "loss.logit_scale"} <= states[0].keys()
+    for name, tensor in states[0].items():
+        assert torch.equal(tensor, states[1][name]), name
+    logs = [(tmp_path / run / "log.jsonl").read_text("utf-8").splitlines() for run in ("whole", "stopped")]
+    assert [json.loads(line)["mrr"] for line in logs[0]] == [json.loads(line)["mrr"] for line in logs[1]]
+    assert len(logs[1]) == 3
+
+
+def test_a_stop_between_saves_goes_back_to_the_last_one(
+    tmp_path: Path, train: Features, validation: Features, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    undisturbed, _ = kept(tmp_path / "whole", train, validation)
+    saves = iter(range(100))
+    save = RunFolder.save
+    monkeypatch.setattr(RunFolder, "save", lambda self: save(self) if next(saves) == 5 else None)
+    with pytest.raises(Stop):
+        kept(tmp_path / "stopped", train, validation, at=12)
+    monkeypatch.undo()
+    facts = load_state(tmp_path / "stopped" / "state.safetensors")[1]
+    assert facts["step"] == 6
+    assert len((tmp_path / "stopped" / "log.jsonl").read_text("utf-8").splitlines()) == 2  # one too many
+    again, _ = kept(tmp_path / "stopped", train, validation)
+    assert all(torch.equal(x, again.state_dict()[name]) for name, x in undisturbed.state_dict().items())
+    assert len((tmp_path / "stopped" / "log.jsonl").read_text("utf-8").splitlines()) == 3
+
+
+def test_a_finished_run_is_not_trained_again(tmp_path: Path, train: Features, validation: Features) -> None:
+    first, history = kept(tmp_path, train, validation)
+    second, again = kept(tmp_path, train, validation, at=1)  # would stop at its first step
+    assert all(torch.equal(x, second.state_dict()[name]) for name, x in first.state_dict().items())
+    assert without_clock(history) == without_clock(again)
+
+
+def test_a_folder_of_another_run_is_refused(tmp_path: Path, train: Features, validation: Features) -> None:
+    kept(tmp_path, train, validation)
+    for message, changes in (
+        ("learning_rate 0.005, not 0.1", {"learning_rate": 0.1}),
+        ("seed 0, not 3", {"seed": 3}),
+    ):
+        with pytest.raises(CheckpointError, match=message):
+            kept(tmp_path, train, validation, **changes)
+    with pytest.raises(CheckpointError, match="training clips 320"):
+        kept(tmp_path, cut(train, 300), validation)
+    state = tmp_path / "state.safetensors"
+    state.write_bytes(state.read_bytes()[:500])
+    with pytest.raises(CheckpointError, match="is damaged, or not of this kind"):
+        kept(tmp_path, train, validation)
+
+
+def test_what_is_logged_can_be_read_by_tensorboard(tmp_path: Path, train: Features, validation: Features) -> None:
+    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    _, history = kept(tmp_path, train, validation)
+    found = events.EventAccumulator(str(tmp_path / "tensorboard")).Reload().Scalars("mrr")
+    assert [event.step for event in found] == [1, 2, 3]
+    assert [event.value for event in found] == pytest.approx([row["mrr"] for row in history.rows])
+
+
+def test_rows_that_are_read_ahead_train_alike(tmp_path: Path, train: Features, validation: Features) -> None:
+    resident, streamed = fresh(), fresh()
+    run(resident, train, validation, epochs=3)
+    mapped = {}
+    for name in ("speech", "picture", "text"):
+        np.save(tmp_path / f"{name}.npy", getattr(train, name))
+        mapped[name] = np.load(tmp_path / f"{name}.npy", mmap_mode="c")
+    run(streamed, dataclasses.replace(train, **mapped), validation, epochs=3)
+    assert all(torch.equal(x, streamed.state_dict()[name]) for name, x in resident.state_dict().items())
+
+
+def test_a_loss_gets_what_it_needs(train: Features, validation: Features) -> None:
+    rng = np.random.default_rng(0)
+    columns = {
+        "negatives": rng.standard_normal((len(train), 2, 16)).astype(np.float32),
+        "other_speech": rng.standard_normal((len(train), 24)).astype(np.float32),
+        "other_picture": train.picture,
+    }
+    row_of = {text.tobytes(): row for row, text in enumerate(train.text)}  # the last take of each sentence
+
+    class Curious(Loss):
+        needs = ("sentences", "categories", "negatives", "other")
+
+        def compute(
+            self,
+            speech: torch.Tensor,
+            text: torch.Tensor,
+            sentences: torch.Tensor,
+            categories: torch.Tensor,
+            negatives: torch.Tensor,
+            other: torch.Tensor,
+        ) -> torch.Tensor:
+            rows = [row_of[t.tobytes()] for t in text.numpy()]
+            assert sentences.tolist() == [row // 2 for row in rows]
+            assert categories.tolist() == [0] * 40
+            for k in range(40):
+                assert negatives[k].numpy().tobytes() in {columns["negatives"][rows[k] - i].tobytes() for i in (0, 1)}
+            assert other.shape == speech.shape and not torch.equal(other, speech)
+            return (speech - other).square().mean() + (speech - text).square().mean()
+
+    settings = dataclasses.replace(SETTINGS, epochs=2)
+    full = dataclasses.replace(train, columns=columns)
+    history = train_fusion(fresh(), Curious(), full, validation, settings, "cpu", show_progress_bar=False)
+    assert len(history.rows) == 2
+    with pytest.raises(ClaspError, match="needs the column 'negatives'"):
+        train_fusion(fresh(), Curious(), train, validation, settings, "cpu", show_progress_bar=False)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_every_loss_trains(name: str, train: Features, validation: Features) -> None:
+    rng = np.random.default_rng(0)
+
+    def noisy(x: np.ndarray) -> np.ndarray:
+        return (x + 0.2 * rng.standard_normal(x.shape)).astype(np.float32)
+
+    wrong = rng.standard_normal((len(train), 1, 16)).astype(np.float32)
+    other = {"other_speech": noisy(train.speech), "other_picture": noisy(train.picture)}
+    full = dataclasses.replace(train, columns={"negatives": wrong, **other})
+    settings = dataclasses.replace(SETTINGS, epochs=10)
+    history = train_fusion(fresh(), build_loss(name, 16, 2), full, validation, settings, "cpu", False)
+    assert history.rows[-1]["loss"] < history.rows[0]["loss"]
+
+
+def test_frames_are_pooled_while_training(train: Features, validation: Features) -> None:
+    rng = np.random.default_rng(0)
+
+    def with_frames(features: Features) -> Features:
+        """Each clip's vector, between frames of noise that are weak and many."""
+        frames = []
+        for speech in features.speech:
+            noise = 0.1 * rng.standard_normal((int(rng.integers(3, 9)), 24))
+            frames.append(torch.from_numpy(np.vstack([speech, noise]).astype(np.float32)))
+        return dataclasses.replace(features, frames=frames)
+
+    fusion = fresh("attention+concatenation")
+    history = run(fusion, with_frames(train), with_frames(validation))
+    assert history.best_mrr > 0.4
+    with pytest.raises(ClaspError, match="takes frames"):
+        run(fresh("attention+concatenation"), train, validation)
+
+
+def test_too_little_memory_says_what_helps(train: Features, validation: Features) -> None:
+    class Hungry(ContrastiveLoss):
+        def compute(self, speech: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(ClaspError, match=r"batches of 40\. Lower batch_size"):
+        train_fusion(fresh(), Hungry(), train, validation, SETTINGS, "cpu", show_progress_bar=False)
+
+
+def test_half_precision_trains_as_well(train: Features, validation: Features) -> None:
+    fusion = fresh()
+    history = run(fusion, train, validation, precision="bfloat16")
+    assert history.best_mrr > 0.5
+    assert all(p.dtype == torch.float32 for p in fusion.parameters())
+
+
+@pytest.mark.slow
+def test_a_compiled_run_learns_too(train: Features, validation: Features) -> None:
+    pytest.importorskip("torch._inductor")
+    if not (shutil.which("g++") or shutil.which("clang++")):
+        pytest.skip("torch.compile needs a C++ compiler, and this machine has none")
+    history = run(fresh(), train, validation, compiled=True, epochs=10)
+    assert history.rows[-1]["loss"] < 0.8 * history.rows[0]["loss"]
+
+
+def test_the_learning_rate_rises_and_falls() -> None:
+    settings = TrainingSettings(learning_rate=2.0, warm_up=0.1)
+    rates = [settings.rate(step, 100) for step in range(100)]
+    assert rates[0] == pytest.approx(0.2) and rates[8] == pytest.approx(1.8)
+    assert max(rates) <= 2.0 and rates[9] == pytest.approx(2 * 0.5 * (1 + np.cos(np.pi * 0.09)))
+    assert rates[50] == pytest.approx(1.0) and rates[99] < 0.002
+    assert rates[10:] == sorted(rates[10:], reverse=True)

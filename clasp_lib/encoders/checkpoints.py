@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 SHIPPED = {"pocket-ctc": "ctc", "pocket-search": "search", "pocket-efficientnet": "efficientnet"}
 """Encoders that travel inside the package, and their folders under `clasp_lib/pocket`."""
 
-Precision: TypeAlias = Literal["float32", "mixed"]
+Precision: TypeAlias = Literal["float32", "mixed", "bfloat16"]
 
 MINILM = "all-MiniLM-L6-v2"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -67,16 +67,27 @@ class Frozen:
         return digest_of(self._model)
 
 
-def autocast(device: torch.device, precision: Precision) -> torch.autocast:
-    """The context in which a network runs: "float32" as it is, "mixed" in half precision where a GPU gains by it.
+def half_type(device: torch.device, precision: Precision) -> torch.dtype | None:
+    """The type in which a network multiplies its matrices, where that is not float32.
 
-    On GPUs of compute capability 8.0 or more that is bfloat16, on older ones float16; on a CPU nothing changes.
+    "mixed" is bfloat16 on GPUs of compute capability 8.0 or more, float16 on older ones, and float32 on a CPU;
+    "bfloat16" is that everywhere (recent CPUs multiply it twice as fast).
     """
     import torch
 
-    mixed = precision == "mixed" and device.type == "cuda"
-    modern = mixed and torch.cuda.get_device_capability(device) >= (8, 0)
-    return torch.autocast(device.type, torch.bfloat16 if modern or not mixed else torch.float16, enabled=mixed)
+    if precision == "bfloat16":
+        return torch.bfloat16
+    if precision == "float32" or device.type != "cuda":
+        return None
+    return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16
+
+
+def autocast(device: torch.device, precision: Precision) -> torch.autocast:
+    """The context in which a network runs; see `half_type`."""
+    import torch
+
+    half = half_type(device, precision)
+    return torch.autocast(device.type, half or torch.bfloat16, enabled=half is not None)
 
 
 def pocket_folder(name: str) -> Path:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from clasp_lib.features import Features, extract_features
+from clasp_lib.features import Features, concatenate_features, extract_features
 from clasp_lib.fusion import build_fusion
 from clasp_lib.losses import ContrastiveLoss
 from clasp_lib.model import CLASP
@@ -39,7 +39,7 @@ def train_heads(
         for split in ("train", "validation")
     )
     if more is not None:
-        train = _joined(train, more)
+        train = concatenate_features([train, more])
     found = {}
     for name, kind in fusions.items():
         torch.manual_seed(settings.seed)
@@ -78,15 +78,3 @@ def features_of_clips(clips: Clips, profile: Profile, known: Features | None = N
         return replace(known, speech=np.concatenate(heard))
     texts, blank = list(clips.texts), [""] * len(clips)
     return Features(np.concatenate(heard), np.concatenate(seen), text.encode(texts), texts, texts, blank, blank)
-
-
-def _joined(first: Features, second: Features) -> Features:
-    return Features(
-        np.concatenate([first.speech, second.speech]),
-        np.concatenate([first.picture, second.picture]),
-        np.concatenate([first.text, second.text]),
-        first.sentence_ids + second.sentence_ids,
-        first.texts + second.texts,
-        first.categories + second.categories,
-        first.voices + second.voices,
-    )

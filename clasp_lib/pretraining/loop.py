@@ -23,6 +23,7 @@ from torch import nn
 from clasp_lib.audio import SAMPLING_RATE
 from clasp_lib.pretraining.augmentation import SHARES, augment
 from clasp_lib.pretraining.clips import Clips
+from clasp_lib.run_state import load_optimizer, load_state, named, optimizer_tensors, part, save_state
 
 ROUND = 10_240
 """Samples, 0.64 s, to whose multiples batches are padded."""
@@ -92,7 +93,7 @@ def run(
     folder.mkdir(parents=True, exist_ok=True)
     progress = dict.fromkeys(("elapsed", "step", "epoch", "seen"), 0.0)
     if state.exists():
-        progress = load_state(state, learner, optimizer)
+        progress = load_progress(state, learner, optimizer)
         _forget_lines(log_file, progress["step"])
     rng = np.random.default_rng([settings.seed, int(progress["step"])])
     budget, saved, measured = settings.minutes * 60, progress["elapsed"], progress["elapsed"]
@@ -130,7 +131,7 @@ def run(
                 write({"clips": int(progress["seen"]), **measure()})
             if over or progress["elapsed"] - saved > 120:
                 saved = progress["elapsed"]
-                save_state(state, learner, optimizer, progress)
+                save_progress(state, learner, optimizer, progress)
             if over:
                 break
             began = time.monotonic()
@@ -161,33 +162,17 @@ def _prepared(clips: Clips, settings: LoopSettings, rng: np.random.Generator) ->
             yield numbers, made
 
 
-def save_state(file: Path, learner: nn.Module, optimizer: torch.optim.Optimizer, progress: dict[str, float]) -> None:
-    """Weights, the optimizer's moments and where the run is, as safetensors; whole or not at all."""
-    from safetensors.torch import save_file
-
-    tensors = {f"learner.{name}": tensor.detach() for name, tensor in learner.state_dict().items()}
-    for number, moments in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{number}.{name}": tensor for name, tensor in moments.items()}
-    metadata = {name: repr(value) for name, value in progress.items()}
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, f"{file}.tmp", metadata=metadata)
-    os.replace(f"{file}.tmp", file)
+def save_progress(file: Path, learner: nn.Module, optimizer: torch.optim.Optimizer, progress: dict[str, float]) -> None:
+    """Weights, the optimizer's moments and where the run is; whole or not at all."""
+    tensors = named("learner", learner.state_dict()) | named("optimizer", optimizer_tensors(optimizer))
+    save_state(file, tensors, progress)
 
 
-def load_state(file: Path, learner: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, float]:
-    """The inverse of `save_state`; returns the progress."""
-    from safetensors import safe_open
-
-    with safe_open(file, "pt") as stored:
-        tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
-        progress = {name: float(value) for name, value in stored.metadata().items()}
-    prefix = "learner."
-    learner.load_state_dict({n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)})
-    state: dict[int, dict[str, torch.Tensor]] = {}
-    for name, tensor in tensors.items():
-        if name.startswith("optimizer."):
-            _, number, moment = name.split(".")
-            state.setdefault(int(number), {})[moment] = tensor
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+def load_progress(file: Path, learner: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, float]:
+    """The inverse of `save_progress`; returns where the run is."""
+    tensors, progress = load_state(file)
+    learner.load_state_dict(part("learner", tensors))
+    load_optimizer(optimizer, part("optimizer", tensors))
     return progress
 
 
