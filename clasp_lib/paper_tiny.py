@@ -284,11 +284,15 @@ def _as_published(kind: str, fusion: Any) -> Any:
     """A fusion's layers under the authors' names, in a class that says it is a notebook's."""
     from torch import nn
 
-    parts = {"image_seq": nn.Sequential(*fusion.picture_branch)}
+    def branch(layers: Any) -> Any:
+        """In torch's own layers, as the authors pickled them."""
+        return nn.Sequential(*(nn.Dropout(layer.p) if isinstance(layer, nn.Dropout) else layer for layer in layers))
+
+    parts = {"image_seq": branch(fusion.picture_branch)}
     if kind == "HubertLabseConcat":
-        parts |= {"audio_seq": nn.Sequential(*fusion.speech_branch), "mix_seq": fusion.mix}
+        parts |= {"audio_seq": branch(fusion.speech_branch), "mix_seq": fusion.mix}
     else:
-        parts |= {"text_seq": nn.Sequential(*fusion.speech_branch), "weight": nn.Sequential(fusion.weight)}
+        parts |= {"text_seq": branch(fusion.speech_branch), "weight": nn.Sequential(fusion.weight)}
         for modality, gates in (("text", fusion.speech_gates), ("image", fusion.picture_gates)):
             parts[f"input_gate_{modality}"] = nn.Sequential(gates.input, nn.Sigmoid())
             parts[f"forget_gate_{modality}"] = nn.Sequential(gates.forget, nn.Sigmoid())

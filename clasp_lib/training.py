@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from clasp_lib.batches import Batch, SentenceOrder, Table
 from clasp_lib.distributed import agreed, as_one_process, gather_rows, processes, rank, sum_gradients
-from clasp_lib.encoders.checkpoints import Precision, autocast, half_type
+from clasp_lib.encoders.checkpoints import Precision, autocast, digest_of, half_type
 from clasp_lib.errors import ClaspError
 from clasp_lib.features import Features
 from clasp_lib.fusion import Fusion
@@ -40,7 +40,7 @@ class TrainingSettings:
         weight_decay: of matrices; vectors and single numbers are left alone.
         patience: epochs without a better validation MRR after which training stops.
         warm_up: share of the steps in which the learning rate rises; then it falls along a cosine.
-        clip_norm: length that the gradient has at most.
+        clip_norm: length that the gradients of the fusion, and of the loss, have at most.
         precision: of the matrix products; see `clasp_lib.encoders.checkpoints.half_type`.
         compiled: let `torch.compile` fuse what stands between the products.
         resident: whether the features lie in the device's memory; None decides by what is free there.
@@ -143,8 +143,8 @@ class Run:
     def __init__(self, fusion: Fusion, loss: Loss, settings: TrainingSettings, device: torch.device) -> None:
         self.fusion, self.loss, self.settings, self.device = fusion, loss, settings, device
         self.forward = torch.compile(fusion) if settings.compiled else fusion
-        self.parameters = [p for p in [*fusion.parameters(), *loss.parameters()] if p.requires_grad]
-        matrices, others = [p for p in self.parameters if p.ndim > 1], [p for p in self.parameters if p.ndim <= 1]
+        parameters = [p for p in [*fusion.parameters(), *loss.parameters()] if p.requires_grad]
+        matrices, others = [p for p in parameters if p.ndim > 1], [p for p in parameters if p.ndim <= 1]
         groups: list[dict[str, Any]] = [{"params": matrices}, {"params": others, "weight_decay": 0.0}]
         self.optimizer = torch.optim.AdamW(groups, weight_decay=settings.weight_decay, fused=True)
         small = half_type(device, settings.precision) is torch.float16  # unscaled, its gradients would vanish
@@ -167,7 +167,8 @@ class Run:
             self.scaler.scale(value).backward()
             sum_gradients(self.fusion.parameters())
             self.scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(self.parameters, self.settings.clip_norm)
+            for module in (self.fusion, self.loss):  # a temperature's gradient is long, and would shorten the fusion's
+                nn.utils.clip_grad_norm_(module.parameters(), self.settings.clip_norm)
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
             self.scaler.step(self.optimizer)
@@ -276,13 +277,23 @@ def _description(
     fusion: Fusion, loss: Loss, train: Features, validation: Features, settings: TrainingSettings
 ) -> dict[str, Any]:
     """What decides how a run goes; how often its state is saved does not."""
-    parts = {"fusion": f"{type(fusion).__name__} {fusion.config}", "loss": repr(loss)}
+    parts = {"fusion": f"{type(fusion).__name__} {fusion.config}", "loss": _described(loss)}
     for name, features in (("training clips", train), ("validation clips", validation)):
         said = hashlib.sha256("\n".join(features.sentence_ids).encode())
         said.update(np.ascontiguousarray(features.speech[:: max(1, len(features) // 1000)]).tobytes())
         parts[name] = f"{len(features)} ({said.hexdigest()[:8]})"
     settings_that_count = {name: value for name, value in asdict(settings).items() if name != "checkpoint_every"}
     return {**parts, **settings_that_count, "processes": processes()}
+
+
+def _described(loss: Loss) -> str:
+    """The kinds of its parts, their numbers, what is learned, and from where."""
+    kinds = []
+    for module in loss.modules():
+        numbers = {name: value for name, value in vars(module).items() if isinstance(value, float | tuple)}
+        kinds.append(f"{type(module).__name__}{numbers or ''}")
+    learned = sum(p.requires_grad for p in loss.parameters())
+    return f"{', '.join(kinds)}, {learned} learned, {digest_of(loss)[:8]}"
 
 
 def _progress_bar(run: Run, order: SentenceOrder, steps: int, shown: bool) -> tqdm:

@@ -23,7 +23,9 @@ from clasp_lib.plots import (
     disturbance_map,
     interval_chart,
     learning_curves,
+    question_chart,
     similarity_heatmap,
+    three_intervals_chart,
     waveform_and_spectrogram,
 )
 from clasp_lib.training import History
@@ -88,6 +90,53 @@ def test_the_ablation_chart_shows_every_seed_and_the_interval_over_both() -> Non
     assert ends == [pytest.approx([0.45, 0.75]), pytest.approx([0.1, 0.5])]
     (axes,) = ablation_chart(record, varied="loss").axes
     assert [label.get_text() for label in axes.get_yticklabels()] == ["contrastive"]  # not gating with another loss
+
+
+def test_the_question_chart_pairs_the_seeds_and_marks_what_is_shown() -> None:
+    def system(fusion: str) -> dict[str, str]:
+        return {"fusion": fusion, "loss": "contrastive", "speech_encoder": "pocket-ctc"}
+
+    means = {"gating": [0.2, 0.4], "concatenation": [0.5, 0.8], "linear": [0.6, 0.6]}
+    rows = [
+        {**system(name), "seed": seed, "speech_to_text_mrr": values[seed]}
+        for seed in (1, 0)
+        for name, values in means.items()
+    ]
+    usual = {"seeds": 2, "second": system("concatenation")}
+    gates = {"name": "gates?", "first": system("gating"), "difference": {"value": -0.35, "both": [-0.5, -0.2]}}
+    line = {"name": "a line?", "first": system("linear"), "difference": {"value": -0.05, "both": [-0.3, 0.2]}}
+    questions = [{**gates, **usual, "corrected": 0.05}, {**line, **usual, "corrected": 0.06}]
+    record = {"rows": rows, "questions": questions, "default": system("concatenation")}
+    (axes,) = question_chart(record).axes
+    labels = [label.get_text().replace("\n", " ") for label in axes.get_yticklabels()]
+    assert labels == ["gating minus concatenation", "linear minus concatenation"]
+    assert axes.get_ylim()[0] > axes.get_ylim()[1]  # the first question on top
+    dots = [list(each.get_xdata()) for each in axes.lines if len(each.get_xdata()) == 2 and each.get_alpha()]
+    assert dots == [pytest.approx([-0.3, -0.4]), pytest.approx([0.1, -0.2])]
+    ends = [segment[:, 0].tolist() for each in axes.collections for segment in each.get_segments()]
+    assert ends == [pytest.approx([-0.5, -0.2]), pytest.approx([-0.3, 0.2])]
+    assert [each.get_marker() for each in axes.lines if each.get_marker() in {"s", "o"} and not each.get_alpha()] == [
+        "s",
+        "o",
+    ]
+    for side in ("first", "second"):
+        questions[1][side] = {**system("gating"), "speech_encoder": f"pocket-{side}"}
+    rows += [
+        {**questions[1][side], "seed": n, "speech_to_text_mrr": 0.5} for side in ("first", "second") for n in (0, 1)
+    ]
+    (axes,) = question_chart(record, ["a line?"]).axes  # what both have is named where it is not the usual
+    (label,) = axes.get_yticklabels()
+    assert label.get_text().replace("\n", " ") == "pocket-first minus pocket-second, gating"
+
+
+def test_three_intervals_are_drawn_around_one_mean() -> None:
+    one = {"value": 0.5, "items": [0.4, 0.6], "seeds": [0.45, 0.52], "both": [0.3, 0.7]}
+    two = {"value": 0.2, "items": [0.1, 0.3], "seeds": [0.15, 0.25], "both": [0.05, 0.4]}
+    (axes,) = three_intervals_chart({"one": one, "two": two}).axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["one", "two"]
+    ends = [[segment[:, 0].tolist() for segment in lines.get_segments()] for lines in axes.collections]
+    assert ends == [[pytest.approx(row[kind]) for row in (one, two)] for kind in ("items", "seeds", "both")]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["other sentences", "other seeds", "both"]
 
 
 def test_the_disturbance_map_marks_intervals_without_zero() -> None:

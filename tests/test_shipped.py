@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from datetime import date
 from itertools import combinations
 from pathlib import Path
 
@@ -12,9 +14,12 @@ from conftest import RATE
 from datasets import Dataset
 
 from clasp_lib import CLASP, RetrievalReport, get_profile
+from clasp_lib.ablation import Question, System, cells, read_ablation, recompute, to_frame
+from clasp_lib.ablation.record import verdict
 from clasp_lib.audio import load_audio
 from clasp_lib.encoders.checkpoints import SHIPPED as ENCODERS
 from clasp_lib.encoders.checkpoints import pocket_folder
+from clasp_lib.metrics import Interval
 from clasp_lib.model import SHIPPED as MODELS
 from clasp_lib.pretraining.augmentation import AUGMENTATIONS
 from clasp_lib.pretraining.measure import (
@@ -27,6 +32,7 @@ from clasp_lib.pretraining.measure import (
     table,
     update_card,
 )
+from clasp_lib.significance import Estimate, PairedComparison, holm, interval_over_seeds, sign_flip_test
 from clasp_lib.speech_brown import build_speech_brown
 from clasp_lib.transcription import Transcriber
 
@@ -183,3 +189,82 @@ def compare_records(found: dict, recorded: dict) -> None:
             for name in ("hits_at_1", "hits_at_5", "hits_at_10", "mrr", "ndcg_at_10"):
                 assert now[name]["value"] == pytest.approx(values[name]["value"], abs=0.011), (system, name)
             assert now["mean_rank"]["value"] == pytest.approx(values["mean_rank"]["value"], rel=0.05), system
+
+
+@pytest.fixture(scope="module")
+def ablation() -> dict:
+    return json.loads((pocket_folder("reports") / "ablation.json").read_text("utf-8"))
+
+
+def of_system(rows: list[dict], system: dict) -> list[dict]:
+    """Those of the rows that are about a system."""
+    return [row for row in rows if all(row[name] == system[name] for name in System._fields)]
+
+
+def test_the_ablation_is_that_of_the_specification_that_ships(ablation: dict) -> None:
+    shipped = read_ablation(pocket_folder("ablation.toml"))
+    assert ablation["spec"] == shipped.spec and ablation["default"] == shipped.default._asdict()
+    rates = {System(*(row[name] for name in System._fields)): row["learning_rate"] for row in ablation["rows"]}
+    found = [tuple(row[name] for name in (*System._fields, "seed", "learning_rate")) for row in ablation["rows"]]
+    assert found == [tuple(cell) for cell in cells(shipped, rates)]
+    asked = [Question(row["name"], System(**row["first"]), System(**row["second"])) for row in ablation["questions"]]
+    assert asked == list(shipped.questions)
+
+
+def test_the_ablation_says_how_it_was_made(ablation: dict) -> None:
+    assert ablation["command"] == "python -m clasp_lib.ablation ablation.toml"
+    assert date.fromisoformat(ablation["date"])
+    assert re.fullmatch("[0-9a-f]{7,40}", ablation["commit"])
+    assert ablation["machine"] and "torch" in ablation["versions"]
+
+
+def test_each_system_of_the_ablation_has_the_learning_rate_that_suits_it(ablation: dict) -> None:
+    for system in ablation["systems"]:
+        tried = of_system(ablation["tuning"], system)
+        assert sorted(row["learning_rate"] for row in tried) == sorted(ablation["spec"]["learning_rates"])
+        best = max(tried, key=lambda row: row["validation_mrr"])
+        assert [row["learning_rate"] for row in tried if row["chosen"]] == [best["learning_rate"]]
+        assert {row["learning_rate"] for row in of_system(ablation["rows"], system)} == {best["learning_rate"]}
+
+
+def test_the_means_and_intervals_of_the_ablation_follow_from_its_rows(ablation: dict) -> None:
+    frame = to_frame(ablation)
+    assert frame["pairs"].eq(ablation["pairs"]["train"]).all()
+    for system in ablation["systems"]:
+        assert system["sentences"] == ablation["pairs"]["test"]  # one clip each: the mean over clips is that over texts
+        rows = of_system(ablation["rows"], system)
+        assert [row["seed"] for row in rows] == list(range(system["seeds"]))
+        for name in ("mrr", "hits_at_1"):
+            values = np.array([[row[f"speech_to_text_{name}"]] for row in rows])  # (seeds, 1)
+            value, *ends = interval_over_seeds(values)
+            assert system[name]["value"] == pytest.approx(value, abs=1e-6)
+            assert system[name]["seeds"] == pytest.approx(ends, abs=1e-6)
+            assert system[name]["both"][0] <= value <= system[name]["both"][1]
+
+
+def test_the_verdicts_of_the_ablation_follow_from_its_rows(ablation: dict) -> None:
+    """All but the p-values and intervals over sentences, which need the ranks."""
+    for row in ablation["questions"]:
+        first, second = (of_system(ablation["rows"], row[side]) for side in ("first", "second"))
+        mrr = (np.array([r["speech_to_text_mrr"] for r in rows[: row["seeds"]]]) for rows in (first, second))
+        differences = np.subtract(*mrr)  # (seeds,)
+        value, *ends = interval_over_seeds(differences[:, None])
+        assert row["difference"]["value"] == pytest.approx(value, abs=1e-6)
+        assert row["difference"]["seeds"] == pytest.approx(ends, abs=1e-6)
+        assert row["p_seeds"] == pytest.approx(sign_flip_test(differences), abs=1e-6)
+        assert row["p_value"] == max(row["p_items"], row["p_seeds"])
+        intervals = (Interval(value, *row["difference"][kind]) for kind in ("items", "seeds", "both"))
+        comparison = PairedComparison(Estimate(*intervals), row["p_items"], row["p_seeds"])
+        question = Question(row["name"], System(**row["first"]), System(**row["second"]))
+        family = len(ablation["questions"])
+        assert row["verdict"] == verdict(question, comparison, row["corrected"], row["seeds"], family)
+    p_values = [row["p_value"] for row in ablation["questions"]]
+    assert [row["corrected"] for row in ablation["questions"]] == pytest.approx(holm(p_values))
+
+
+def test_rows_of_the_ablation_are_what_this_machine_trains(ablation: dict, tmp_path: Path) -> None:
+    """Two of the rows that train in seconds."""
+    pairs = recompute(ablation, 2, 0, tmp_path, workers=1, only=lambda row: row["fusion"] in ("linear", "speech_only"))
+    for recorded, found in pairs:
+        for name in ("validation_mrr", "speech_to_text_mrr", "text_to_speech_mrr"):
+            assert found[name] == pytest.approx(recorded[name], abs=0.02), (recorded, name)

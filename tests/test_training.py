@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -177,9 +179,6 @@ class Interrupted(ContrastiveLoss):
         super().__init__()
         self.at, self.asked = at, 0
 
-    def __repr__(self) -> str:
-        return "ContrastiveLoss()"
-
     def compute(self, speech: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
         self.asked += 1
         if self.asked == self.at:
@@ -252,6 +251,10 @@ def test_a_folder_of_another_run_is_refused(tmp_path: Path, train: Features, val
     ):
         with pytest.raises(CheckpointError, match=message):
             kept(tmp_path, train, validation, **changes)
+    for other in (ContrastiveLoss(learned=False), ContrastiveLoss(0.1), HuberLoss()):
+        with pytest.raises(CheckpointError, match="belongs to a run with loss Interrupted, 1 learned"):
+            settings = dataclasses.replace(SETTINGS, epochs=3)
+            train_fusion(fresh(), other, train, validation, settings, "cpu", False, tmp_path)
     with pytest.raises(CheckpointError, match="training clips 320"):
         kept(tmp_path, cut(train, 300), validation)
     state = tmp_path / "state.safetensors"
@@ -381,3 +384,52 @@ def test_the_learning_rate_rises_and_falls() -> None:
     assert max(rates) <= 2.0 and rates[9] == pytest.approx(2 * 0.5 * (1 + np.cos(np.pi * 0.09)))
     assert rates[50] == pytest.approx(1.0) and rates[99] < 0.002
     assert rates[10:] == sorted(rates[10:], reverse=True)
+
+
+_KILLED = """
+import os, signal, sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+import torch
+torch.set_num_threads(1)
+import test_training as t
+import clasp_lib.run_state as run_state
+
+folder, step, while_writing = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "True"
+
+class Deadly(t.Interrupted):
+    def compute(self, speech, text):
+        self.asked += 1
+        if self.asked == step and not while_writing:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return t.ContrastiveLoss.compute(self, speech, text)
+
+saves, replace = [], os.replace
+def replace_or_die(source, target):
+    saves.append(target)
+    if while_writing and len(saves) == step:
+        os.kill(os.getpid(), signal.SIGKILL)
+    replace(source, target)
+
+run_state.os.replace = replace_or_die
+t.Interrupted = Deadly
+t.kept(folder, t.made_up("t", 160, 2, seed=1), t.made_up("v", 80, 1, seed=2))
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_run_ends_with_the_same_bits(tmp_path: Path, train: Features, validation: Features) -> None:
+    """Killed as an operating system kills, in the middle of a step or while the state is written, and started again."""
+    script = _KILLED.format(tests=str(Path(__file__).parent))
+    kills = 0
+    for step, while_writing in ((2, False), (3, True), (1, False), (4, True), (3, False)):
+        arguments = [str(tmp_path / "killed"), str(step), str(while_writing)]
+        code = subprocess.run([sys.executable, "-c", script, *arguments], check=False).returncode
+        kills += code == -9
+    assert kills >= 4
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as in the killed ones: sums that are shared among threads differ in their last bits
+    whole, _ = kept(tmp_path / "whole", train, validation)
+    again, _ = kept(tmp_path / "killed", train, validation)
+    torch.set_num_threads(threads)
+    assert all(torch.equal(x, again.state_dict()[name]) for name, x in whole.state_dict().items())
