@@ -58,14 +58,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; an error is one line, and exit code 1."""
     parser = argparse.ArgumentParser(prog="clasp", description="Search speech with text.")
     commands = parser.add_subparsers(dest="command", required=True)
-    training = commands.add_parser("train", help="train a fusion on a profile's dataset", description=train.__doc__)
+    about = "Train a fusion on a profile's dataset and save it as a CLASP model; started again, a stopped run goes on."
+    training = commands.add_parser("train", help="train a fusion on a profile's dataset", description=about)
     training.add_argument("folder", type=Path, help="for the model, and the state and log of the run")
     training.add_argument("--profile", choices=PROFILES, help="default: $CLASP_PROFILE, or pocket")
     kinds = f"one of {', '.join(FUSIONS)}, perhaps after one of {', '.join(POOLINGS)} and a +"
     training.add_argument("--fusion", default="concatenation", help=f"{kinds} (default %(default)s)")
-    training.add_argument("--loss", default="contrastive", choices=LOSSES, help="(default %(default)s)")
+    losses = f"one of {', '.join(LOSSES)} (default %(default)s)"
+    training.add_argument("--loss", default="contrastive", choices=LOSSES, metavar="LOSS", help=losses)
+    settings_group = training.add_argument_group("settings", "what `clasp_lib.training.TrainingSettings` says of them")
     for field in fields(TrainingSettings):
-        _add_setting(training, field.name, field.default)
+        _add_setting(settings_group, field.name, field.default)
     given = vars(parser.parse_args(arguments))
     settings = TrainingSettings(**{field.name: given[field.name] for field in fields(TrainingSettings)})
     try:
@@ -78,14 +81,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _add_setting(parser: argparse.ArgumentParser, name: str, default: Any) -> None:
+def _add_setting(parser: argparse._ArgumentGroup, name: str, default: Any) -> None:
     flag = f"--{name.replace('_', '-')}"
     if default is None or isinstance(default, bool):
         parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=default)
     elif name == "precision":
         parser.add_argument(flag, choices=("float32", "mixed", "bfloat16"), default=default)
     else:
-        parser.add_argument(flag, type=type(default), default=default, help="(default %(default)s)")
+        kind = {int: "N", float: "X"}[type(default)]
+        parser.add_argument(flag, type=type(default), default=default, metavar=kind, help="(default %(default)s)")
 
 
 if __name__ == "__main__":

@@ -186,7 +186,10 @@ class Run:
         epoch, loss = len(self.history.rows) + 1, float(self.total) / steps  # here the device is waited for
         now = time.perf_counter()
         if not math.isfinite(loss):
-            raise ClaspError(f"the loss became {loss} in epoch {epoch}. Try a lower learning_rate.")
+            raise ClaspError(
+                f"the loss became {loss} in epoch {epoch}. Try a lower learning_rate, or look in the features for "
+                "vectors that are not finite."
+            )
         mrr = agreed(validation_mrr(self.fusion, validation) if rank() == 0 else 0.0, self.device)
         row = {"epoch": epoch, "loss": loss, "mrr": mrr, "seconds": time.perf_counter() - self.began}
         row["pairs_per_second"] = pairs / (now - self.epoch_began)
