@@ -397,7 +397,7 @@ import clasp_lib.run_state as run_state
 
 folder, step, while_writing = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "True"
 
-class Deadly(t.Interrupted):
+class Interrupted(t.Interrupted):
     def compute(self, speech, text):
         self.asked += 1
         if self.asked == step and not while_writing:
@@ -412,7 +412,7 @@ def replace_or_die(source, target):
     replace(source, target)
 
 run_state.os.replace = replace_or_die
-t.Interrupted = Deadly
+t.Interrupted = Interrupted
 t.kept(folder, t.made_up("t", 160, 2, seed=1), t.made_up("v", 80, 1, seed=2))
 """
 
