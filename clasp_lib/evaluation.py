@@ -9,16 +9,20 @@ import argparse
 import json
 import sys
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from clasp_lib.errors import ClaspError
 from clasp_lib.metrics import MEASURES, Interval, bootstrap, per_query, rank_queries
 from clasp_lib.model import CLASP
+from clasp_lib.significance import Comparison, compare_paired
 from clasp_lib.speech_brown import read_recordings
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,10 @@ class RetrievalReport:
     """Measures of one direction of retrieval, each with its 95% interval.
 
     Attributes:
-        n: queries. candidates: what each query is ranked against. seed: of the bootstrap.
+        n: queries that count. candidates: what each query is ranked against. seed: of the bootstrap.
+        map: None in records from before it was measured.
+        groups: sentences, which the bootstrap drew. ties, resamples, method: see `rank_queries` and `bootstrap_groups`;
+            a record from before they were kept has the defaults of its time.
     """
 
     n: int
@@ -39,6 +46,11 @@ class RetrievalReport:
     mean_rank: Interval
     median_rank: Interval
     ndcg_at_10: Interval
+    map: Interval | None = None
+    groups: int | None = None
+    ties: str = "expected"
+    resamples: int = 1_000
+    method: str = "percentile"
 
     @property
     def chance(self) -> float:
@@ -46,9 +58,13 @@ class RetrievalReport:
         return 1 / self.candidates
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers: measures as `{"value", "low", "high"}`."""
-        measures = {name: getattr(self, name)._asdict() for name in MEASURES}
-        return {"n": self.n, "candidates": self.candidates, "seed": self.seed, **measures}
+        """Plain numbers and names: measures as `{"value", "low", "high"}`; what is None is left out."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {
+            name: value._asdict() if isinstance(value, Interval) else value
+            for name, value in values.items()
+            if value is not None
+        }
 
     def to_json(self) -> str:
         """The report as JSON, all digits."""
@@ -57,22 +73,13 @@ class RetrievalReport:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> RetrievalReport:
         """The inverse of `to_dict`."""
-        measures = {name: Interval(**values[name]) for name in MEASURES}
-        return cls(values["n"], values["candidates"], values["seed"], **measures)
+        read: dict[str, Any] = {n: Interval(**value) if n in MEASURES else value for n, value in values.items()}
+        return cls(**read)
 
     def __str__(self) -> str:
         lines = [f"{self.n} queries, {self.candidates} candidates, chance HITS@1 {self.chance:.4f}"]
-        return "\n".join(lines + [f"  {name:<12} {getattr(self, name)}" for name in MEASURES])
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """The difference of two systems on the same queries: mean of `first - second`, its interval, and a p-value."""
-
-    measure: str
-    n: int
-    difference: Interval
-    p_value: float
+        found = {name: getattr(self, name) for name in MEASURES}
+        return "\n".join(lines + [f"  {name:<12} {value}" for name, value in found.items() if value is not None])
 
 
 def evaluate_retrieval(
@@ -81,17 +88,24 @@ def evaluate_retrieval(
     query_ids: Sequence[Hashable],
     candidate_ids: Sequence[Hashable],
     seed: int = 0,
+    ties: str = "expected",
+    method: str = "bca",
+    resamples: int = 1_000,
+    device: str | torch.device = "cpu",
 ) -> RetrievalReport:
     """Rank all candidates for each query; every candidate with the query's id is right.
 
     Vectors are compared by the dot product: L2-normalise them for cosine, as `CLASP.encode_*` do. Intervals are
-    percentile bootstraps of 1 000 resamples over ids. See `clasp_lib.metrics` for ranks under ties.
+    bootstraps over ids; see `clasp_lib.significance.bootstrap_groups` for `method`, and `clasp_lib.metrics` for `ties`.
 
     Raises:
-        ClaspError: shapes that do not fit, values that are not finite, a query without a right answer.
+        ClaspError: shapes that do not fit, values that are not finite, a query without a right answer, unknown names.
     """
-    ranking = rank_queries(query_vectors, candidate_vectors, query_ids, candidate_ids)
-    return RetrievalReport(len(query_ids), len(candidate_ids), seed, **bootstrap(ranking, query_ids, seed=seed))
+    ranking = rank_queries(query_vectors, candidate_vectors, query_ids, candidate_ids, device=device, ties=ties)
+    counted = query_ids if ranking.kept is None else [query_ids[i] for i in ranking.kept]
+    made: dict[str, Any] = {"groups": len(set(counted)), "ties": ties, "resamples": resamples, "method": method}
+    made |= bootstrap(ranking, query_ids, resamples, seed, method)
+    return RetrievalReport(len(ranking.rank), len(candidate_ids), seed, **made)
 
 
 def evaluate_both_directions(
@@ -119,23 +133,28 @@ def compare(
     measure: str = "mrr",
     resamples: int = 10_000,
     seed: int = 0,
+    candidate_ids: Sequence[Hashable] | None = None,
+    ties: str = "expected",
+    method: str = "bca",
 ) -> Comparison:
     """Two systems' vectors for the same queries against the same candidates: paired difference of a measure.
 
-    The interval is a percentile bootstrap over queries; the p-value a two-sided randomisation test that flips signs
-    (Fisher 1935). `ids` are those of queries and candidates alike, and each occurs once.
+    Queries of one id are one group: drawn together, and swapped together. See `compare_paired`, and `compare_family`
+    for more than two systems.
+
+    Args:
+        ids: of the queries. candidate_ids: None: the candidates' ids are those of the queries, row by row.
+        measure: any of `per_query`, thus not the median. ties: "expected" or "optimistic": under "skip" the systems
+            would answer different queries.
     """
-    values = [per_query(rank_queries(v, candidate_vectors, ids, ids)) for v in (first_vectors, second_vectors)]
+    if ties == "skip":
+        raise ClaspError("ties: 'skip' leaves out other queries for each system, so that there are no pairs.")
+    right = ids if candidate_ids is None else candidate_ids
+    systems = (first_vectors, second_vectors)
+    values = [per_query(rank_queries(v, candidate_vectors, ids, right, ties=ties)) for v in systems]
     if measure not in values[0]:
         raise ClaspError(f"measure {measure!r} is not known. Choose from {', '.join(values[0])}.")
-    difference = values[0][measure] - values[1][measure]  # (queries,)
-    rng = np.random.default_rng(seed)
-    n = len(difference)
-    means = np.array([difference[rng.integers(n, size=n)].mean() for _ in range(resamples)])
-    flips = np.array([(difference * rng.choice((-1.0, 1.0), n)).mean() for _ in range(resamples)])
-    p_value = (1 + (np.abs(flips) >= abs(difference.mean()) - 1e-12).sum()) / (1 + resamples)
-    low, high = np.percentile(means, [2.5, 97.5])
-    return Comparison(measure, n, Interval(float(difference.mean()), float(low), float(high)), float(p_value))
+    return compare_paired(values[0][measure], values[1][measure], ids, measure, resamples, seed, method)
 
 
 def evaluate_folder(model: CLASP, folder: str | Path, seed: int = 0) -> dict[str, RetrievalReport]:

@@ -39,6 +39,14 @@ Those with "search" in their name stand on a speech encoder that was shown the s
 """
 
 _CONFIG, _WEIGHTS, _CARD_FILE = "config.json", "model.safetensors", "README.md"
+_SENTENCE_TRANSFORMERS: dict[str, Any] = {
+    "modules.json": [
+        {"idx": 0, "name": "0", "path": "", "type": "clasp_lib.sentence_transformers_modules.ClaspRouter"}
+    ],
+    "config_sentence_transformers.json": {"model_type": "SentenceTransformer", "similarity_fn_name": "cosine"},
+}
+"""Files by which `SentenceTransformer(folder)` finds what to load, and what is in them."""
+
 _CARD = """---
 library_name: clasp-lib
 license: mit
@@ -55,6 +63,13 @@ by name: speech `{speech_encoder}`, picture `{spectrogram_encoder}`, text `{text
     from clasp_lib import CLASP
     model = CLASP.from_pretrained("this folder")
     model.similarity(model.encode_text(["a query"]), model.encode_speech(["one.flac"]))
+
+Where clasp-lib is installed, sentence-transformers loads this folder, too. It asks for the flag because the module that
+`modules.json` names is clasp-lib's and not its own; the folder itself holds no code:
+
+    from sentence_transformers import SentenceTransformer
+    model = SentenceTransformer("this folder", trust_remote_code=True)
+    model.similarity(model.encode(["a query"]), model.encode(["one.flac"]))
 """
 
 _CHUNK = 512  # clips decoded at once: bounds the memory of a long list of paths
@@ -234,14 +249,15 @@ class CLASP(
     ) -> str | None:
         """Write the fusion, its configuration and, where there is none, a card into a folder.
 
-        What is in the folder stays as it is until all new files are complete. The other arguments are the hub's.
+        What is in the folder stays as it is until all new files are complete. sentence-transformers can load it, too:
+        see `clasp_lib.sentence_transformers_modules`. The other arguments are the hub's.
         """
         folder = Path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=folder) as unfinished:
             super().save_pretrained(unfinished, config=config, model_card_kwargs=model_card_kwargs)
-            files = [_WEIGHTS, _CONFIG] if (folder / _CARD_FILE).exists() else [_WEIGHTS, _CONFIG, _CARD_FILE]
-            for file in files:
+            card = [] if (folder / _CARD_FILE).exists() else [_CARD_FILE]
+            for file in [_WEIGHTS, _CONFIG, *_SENTENCE_TRANSFORMERS, *card]:
                 os.replace(Path(unfinished, file), folder / file)
         if not push_to_hub:
             return None
@@ -254,7 +270,8 @@ class CLASP(
 
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.fusion.state_dict().items()}
         save_file(weights, save_directory / _WEIGHTS, metadata={"format": "pt"})
-        (save_directory / _CONFIG).write_text(json.dumps(self.config, indent=2) + "\n", encoding="utf-8")
+        for file, content in {_CONFIG: self.config, **_SENTENCE_TRANSFORMERS}.items():
+            (save_directory / file).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
     @classmethod
     def from_pretrained(  # type: ignore[override]

@@ -1,20 +1,25 @@
-"""Would it hold for other sentences, and for other seeds? Intervals and tests on scores of trained systems.
+"""Would it hold for other sentences, and for other seeds? Intervals and tests on scores.
 
-A system is trained with several seeds, and each training answers the same queries: its scores are `(seeds, items)`, say
-the reciprocal rank of each sentence. Both are samples: other sentences would give another mean, other seeds as well.
-All functions are pure, and repeat exactly for the same `seed` of their own random numbers.
+One system answers queries, and several queries may be recordings of one sentence: its scores are `(queries,)` and their
+groups the sentences, which are drawn whole. Or a system is trained with several seeds, and each training answers the
+same items: its scores are `(seeds, items)`, say the reciprocal rank of each sentence. Both are samples: other sentences
+would give another mean, other seeds as well. All functions are pure, and repeat exactly for the same `seed` of their
+own random numbers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from clasp_lib.errors import ClaspError
-from clasp_lib.metrics import Interval
+
+METHODS = ("percentile", "bca")
+"""How an interval is read from the resampled means; see `bootstrap_groups`."""
 
 RESAMPLES = 10_000
 """Resamples of a bootstrap, and draws of a randomisation test."""
@@ -23,6 +28,44 @@ EXACT = 14
 """Of so many numbers or fewer, all ways to flip their signs are tried; of more, `RESAMPLES` of them are drawn."""
 
 _CELLS = 4_000_000  # random numbers held at once: 32 MB
+
+
+class Interval(NamedTuple):
+    """A measure and its 95% interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        digits = 3 if abs(self.value) < 10 else 1
+        return f"{self.value:.{digits}f} [{self.low:.{digits}f}, {self.high:.{digits}f}]"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two systems on the same queries: the mean of `first - second`, its 95% interval, and a p-value.
+
+    Attributes:
+        measure: what was compared. n: queries. groups: sentences, which were drawn and flipped whole.
+        p_value: of a two-sided randomisation test. resamples, seed, method: of the interval and the test.
+        family, p_holm: comparisons made at once, and the p-value corrected for their number (Holm 1979).
+    """
+
+    measure: str
+    n: int
+    difference: Interval
+    p_value: float
+    groups: int
+    resamples: int
+    seed: int
+    method: str
+    family: int
+    p_holm: float
+
+    def __str__(self) -> str:
+        corrected = f", {self.p_holm:.4f} as one of {self.family}" if self.family > 1 else ""
+        return f"{self.measure} {self.difference}, p {self.p_value:.4f}{corrected} (n {self.n}, groups {self.groups})"
 
 
 @dataclass(frozen=True)
@@ -66,6 +109,72 @@ class PairedComparison:
         return max(self.p_items, self.p_seeds)
 
 
+def bootstrap_groups(
+    means: Mapping[str, np.ndarray],
+    groups: Sequence[Hashable] | None = None,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    method: str = "bca",
+    medians: Mapping[str, np.ndarray] | None = None,
+) -> dict[str, Interval]:
+    """Means and medians of values, each with a 95% bootstrap interval; whole groups are drawn with replacement.
+
+    "percentile" takes the 2.5th and the 97.5th percentile of the resampled means (Efron and Tibshirani 1993,
+    chapter 13). "bca" moves both for the bias of the resamples and for a spread that depends on the mean (the same,
+    equation 14.10); its acceleration leaves out one group after the other (14.15). A median's interval is of
+    percentiles always: leaving out one group tells nothing of a median's spread.
+
+    Which is the better? In the simulated study of the slow tests 95% intervals by "bca" cover the truth in 93 to 97% of
+    samples, for HITS@k, MRR and nDCG@10 of 50 queries or more, or of 200 sentences with one to eight recordings;
+    percentiles cover as little as 90% where a measure comes near its end, hence the default. Neither finds what a
+    sample does not hold: the few far ranks that carry the mean rank of a good system (74% of samples of 50), or the
+    misses of a HITS@10 of 0.99. Uneven groups of sizes s count for about (sum s)^2 / sum s^2 even ones.
+
+    Args:
+        means, medians: values by name, (n,) each; all are drawn together.
+        groups: the group of each value, say its sentence; None: each value is its own.
+
+    Returns:
+        For each name the value and its interval. With fewer than two groups, or values that are all equal, its width
+        is zero: these say nothing of others.
+
+    Raises:
+        ClaspError: values of different shape or not finite, or an unknown method.
+    """
+    if method not in METHODS:
+        raise ClaspError(f"method {method!r} is not known. Choose from {', '.join(METHODS)}.")
+    if resamples < 1:
+        raise ClaspError(f"resamples: {resamples}; give at least 1.")
+    medians = medians or {}
+    arrays = {name: _finite(name, values) for name, values in [*means.items(), *medians.items()]}
+    lengths = sorted({len(values) for values in arrays.values()})
+    if len(lengths) != 1:
+        raise ClaspError(f"values: have {lengths} entries; give at least one measure, and all for the same queries.")
+    n = lengths[0]
+    codes = _group_codes(groups, n)  # (n,)
+    sizes = np.bincount(codes).astype(float)  # (groups,)
+    sums = {name: np.bincount(codes, weights=arrays[name]) for name in means}  # (groups,) each
+    orders = {name: np.argsort(arrays[name], kind="stable") for name in medians}
+    drawn: dict[str, list[np.ndarray]] = {name: [] for name in arrays}
+    for counts in _draws(len(sizes), resamples, np.random.default_rng(seed), max(n, len(sizes))):  # (chunk, groups)
+        total = counts @ sizes  # (chunk,)
+        for name in means:
+            drawn[name].append(counts @ sums[name] / total)
+        for name, order in orders.items():
+            below = np.cumsum(counts[:, codes[order]], axis=1)  # (chunk, n): how many are at most this far down
+            drawn[name].append(arrays[name][order][(below < total[:, None] / 2).sum(1)])
+    results = {}
+    for name, values in arrays.items():
+        found = np.concatenate(drawn[name])  # (resamples,)
+        value = float(values.mean() if name in means else np.median(values))
+        levels = np.array([0.025, 0.975])
+        if method == "bca" and name in means and len(sizes) > 1:
+            without = (sums[name].sum() - sums[name]) / (n - sizes)  # (groups,): the mean without each
+            levels = _bca_levels(levels, value, found, without)
+        results[name] = Interval(value, *map(float, np.percentile(found, 100 * levels)))
+    return results
+
+
 def interval_over_items(scores: np.ndarray, resamples: int = RESAMPLES, seed: int = 0) -> Interval:
     """The mean, and a percentile bootstrap over the items, each averaged over the seeds (Efron and Tibshirani 1993).
 
@@ -73,10 +182,8 @@ def interval_over_items(scores: np.ndarray, resamples: int = RESAMPLES, seed: in
         scores: (seeds, items), at least two items.
     """
     scores = _checked(scores, items=2)
-    items = scores.mean(0)  # (items,)
-    rng = np.random.default_rng(seed)
-    means = [drawn @ items / len(items) for drawn in _draws(len(items), resamples, rng)]
-    return _percentiles(scores, np.concatenate(means))
+    found = bootstrap_groups({"mean": scores.mean(0)}, None, resamples, seed, "percentile")["mean"]
+    return Interval(float(scores.mean()), found.low, found.high)
 
 
 def interval_over_seeds(scores: np.ndarray) -> Interval:
@@ -172,6 +279,64 @@ def compare_systems(
     )
 
 
+def compare_paired(
+    first: np.ndarray,
+    second: np.ndarray,
+    groups: Sequence[Hashable] | None = None,
+    measure: str = "",
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    method: str = "bca",
+) -> Comparison:
+    """Two systems' values of a measure for the same queries: paired difference, interval, randomisation test.
+
+    The test swaps the two systems' answers to all queries of a group at once, which flips the sign of the group's
+    summed difference: `sign_flip_test` of these sums. If the systems were equal, either order would be as likely.
+
+    Args:
+        first, second: (n,), entry by entry the same query.
+        groups: the sentence of each query; None: each query is its own.
+
+    Raises:
+        ClaspError: no pairs, values that are not finite, or an unknown method.
+    """
+    first, second = _finite("first", first), _finite("second", second)
+    if first.shape != second.shape:
+        raise ClaspError(f"first and second have {len(first)} and {len(second)} values; give pairs, the same queries.")
+    codes = _group_codes(groups, len(first))
+    difference = first - second  # (n,)
+    interval = bootstrap_groups({measure: difference}, codes.tolist(), resamples, seed, method)[measure]
+    p = sign_flip_test(np.bincount(codes, weights=difference), resamples, seed)
+    return Comparison(measure, len(first), interval, p, int(codes.max()) + 1, resamples, seed, method, 1, p)
+
+
+def compare_family(
+    systems: Mapping[str, np.ndarray],
+    groups: Sequence[Hashable] | None = None,
+    measure: str = "",
+    against: str | None = None,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    method: str = "bca",
+) -> dict[tuple[str, str], Comparison]:
+    """All pairs of systems, or each system `against` one of them, with p-values corrected for their number by Holm.
+
+    Args:
+        systems: each one's values of a measure for the same queries, (n,). The rest as in `compare_paired`.
+
+    Returns:
+        By (first, second), in the order of `systems`.
+    """
+    if against is not None and against not in systems:
+        raise ClaspError(f"against: {against!r} is none of the systems {', '.join(systems)}.")
+    pairs = list(combinations(systems, 2) if against is None else ((s, against) for s in systems if s != against))
+    found = [compare_paired(systems[a], systems[b], groups, measure, resamples, seed, method) for a, b in pairs]
+    corrected = holm([comparison.p_value for comparison in found])
+    return {
+        pair: replace(comparison, family=len(pairs), p_holm=p) for pair, comparison, p in zip(pairs, found, corrected)
+    }
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """p-values of one family, corrected for how many they are (Holm 1979), in the order given.
 
@@ -187,6 +352,38 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected.tolist()
 
 
+def _bca_levels(levels: np.ndarray, value: float, drawn: np.ndarray, without: np.ndarray) -> np.ndarray:
+    """Where between 0 and 1 to read the resamples: Efron and Tibshirani 1993, equations 14.10, 14.14 and 14.15."""
+    from scipy.stats import norm
+
+    spread = without.mean() - without  # (groups,)
+    cubed = (spread**2).sum() ** 1.5
+    if cubed == 0 or drawn.min() == drawn.max():
+        return levels
+    acceleration = (spread**3).sum() / (6 * cubed)
+    share = ((drawn < value).mean() + (drawn <= value).mean()) / 2  # values of few kinds tie: half of them are below
+    bias = norm.ppf(np.clip(share, 0.5 / len(drawn), 1 - 0.5 / len(drawn)))
+    moved = bias + norm.ppf(levels)
+    return norm.cdf(bias + moved / (1 - acceleration * moved))
+
+
+def _finite(name: str, values: np.ndarray) -> np.ndarray:
+    values = np.asarray(values, float)
+    if values.ndim != 1 or len(values) == 0 or not np.isfinite(values).all():
+        raise ClaspError(f"{name}: have shape {values.shape}; give finite numbers, shape (n,), at least one.")
+    return values
+
+
+def _group_codes(groups: Sequence[Hashable] | None, n: int) -> np.ndarray:
+    """Groups numbered 0, 1, ... in the order in which they come first: (n,)."""
+    if groups is None:
+        return np.arange(n)
+    if len(groups) != n:
+        raise ClaspError(f"groups: {len(groups)} of them for {n} values; name the group of each value.")
+    numbers: dict[Hashable, int] = {}
+    return np.array([numbers.setdefault(group, len(numbers)) for group in groups])
+
+
 def _checked(scores: np.ndarray, seeds: int = 1, items: int = 1) -> np.ndarray:
     scores = np.asarray(scores, float)
     if scores.ndim != 2 or scores.shape[0] < seeds or scores.shape[1] < items:
@@ -196,9 +393,12 @@ def _checked(scores: np.ndarray, seeds: int = 1, items: int = 1) -> np.ndarray:
     return scores
 
 
-def _draws(n: int, resamples: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
-    """How often each of `n` is among `n` drawn with replacement: (chunk, n), until there are `resamples` rows."""
-    for rows in _chunks(resamples, n):
+def _draws(n: int, resamples: int, rng: np.random.Generator, width: int | None = None) -> Iterator[np.ndarray]:
+    """How often each of `n` is among `n` drawn with replacement: (chunk, n), until there are `resamples` rows.
+
+    `width`: the numbers that a row takes in what follows, if more than `n`.
+    """
+    for rows in _chunks(resamples, width or n):
         yield rng.multinomial(n, np.full(n, 1 / n), size=rows).astype(float)
 
 

@@ -36,7 +36,8 @@ def test_a_report_holds_the_measures_and_survives_json() -> None:
         assert getattr(report, name).value == pytest.approx(values.mean())
     assert (report.n, report.candidates, report.seed, report.chance) == (60, 60, 4, 1 / 60)
     stored = json.loads(report.to_json())
-    assert set(stored) == {"n", "candidates", "seed", *MEASURES}
+    assert set(stored) == {"n", "candidates", "seed", "groups", "ties", "resamples", "method", *MEASURES}
+    assert [stored[name] for name in ("groups", "ties", "resamples", "method")] == [60, "expected", 1000, "bca"]
     assert set(stored["mrr"]) == {"value", "low", "high"}
     assert RetrievalReport.from_dict(stored) == report
     assert report == evaluate_retrieval(speech, text, range(60), range(60), seed=4)
@@ -44,6 +45,29 @@ def test_a_report_holds_the_measures_and_survives_json() -> None:
         report.n = 5  # type: ignore[misc]
     for name in MEASURES:
         assert f"{name} " in str(report) and str(getattr(report, name)) in str(report)
+
+
+def test_a_record_from_before_some_things_were_kept_still_loads() -> None:
+    speech, text = noisy_pairs(20, 0.8)
+    stored = evaluate_retrieval(speech, text, range(20), range(20), method="percentile").to_dict()
+    for name in ("map", "groups", "ties", "resamples", "method"):
+        del stored[name]
+    report = RetrievalReport.from_dict(stored)
+    assert report.map is None and report.groups is None and "map" not in str(report)
+    assert (report.ties, report.resamples, report.method) == ("expected", 1000, "percentile")
+    assert RetrievalReport.from_dict(report.to_dict()) == report
+
+
+def test_a_report_says_by_which_rules_it_was_made() -> None:
+    """Thirty texts, ten of them twice under ids of their own: what the reference leaves out, and what it does not."""
+    speech, text = (x[np.arange(40) % 30] for x in noisy_pairs(30, 0.0))
+    expected = evaluate_retrieval(speech, text, range(40), range(40))
+    assert (expected.n, expected.hits_at_1.value, expected.mean_rank.value) == (40, 30 / 40, 1.25)
+    optimistic = evaluate_retrieval(speech, text, range(40), range(40), ties="optimistic", method="percentile")
+    assert (optimistic.n, optimistic.hits_at_1.value, optimistic.method) == (40, 1, "percentile")
+    skipped = evaluate_retrieval(speech, text, range(40), range(40), ties="skip", resamples=70)
+    assert (skipped.n, skipped.groups, skipped.hits_at_1.value) == (30, 30, 1)
+    assert (skipped.ties, skipped.resamples) == ("skip", 70)
 
 
 def test_a_text_that_occurs_twice_is_one_text() -> None:
@@ -94,6 +118,22 @@ def test_no_difference_is_found_where_there_is_none() -> None:
     assert 0.25 < np.mean(p_values) < 0.85
     same = compare(one, one, text, range(100), resamples=200)
     assert same.p_value == 1 and same.difference == (0, 0, 0)
+
+
+def test_recordings_of_one_sentence_are_compared_together() -> None:
+    speech, text = noisy_pairs(120, 0.9)
+    worse, _ = noisy_pairs(120, 1.0, seed=1)
+    ids = np.repeat(np.arange(40), 3).tolist()
+    result = compare(speech, worse, text[:40], ids, resamples=500, seed=2, candidate_ids=range(40))
+    assert (result.n, result.groups, result.resamples, result.seed, result.method) == (120, 40, 500, 2, "bca")
+    careless = compare(speech, worse, text, range(120), "map", resamples=500, method="percentile")
+    assert (careless.groups, careless.method, careless.measure) == (120, "percentile", "map")
+
+
+def test_what_leaves_no_pairs_is_refused() -> None:
+    speech, text = noisy_pairs(5, 0.1)
+    with pytest.raises(ClaspError, match=r"'skip'.*no pairs"):
+        compare(speech, speech, text, range(5), ties="skip")
 
 
 def test_an_unknown_measure_is_refused_with_the_choice() -> None:

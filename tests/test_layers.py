@@ -9,15 +9,18 @@ import pytest
 
 LIBRARY = Path(__file__).parent.parent / "clasp_lib"
 LAYERS = (
-    *("errors", "folders", "audio", "players", "corpus", "synthesis", "speech_brown", "dataset_card"),
+    *("errors", "text_normalisation", "folders", "audio", "players", "corpus", "synthesis", "speech_brown"),
+    "dataset_card",
     *("encoders.checkpoints", "encoders.drawing", "encoders.speech", "encoders.spectrogram", "encoders.text"),
     *("encoders", "neural_synthesis", "tacotron2", "dropout", "pooling", "fusion", "convert", "tiny_corpora"),
     "paper_tiny",
     *("published_corpora.clips", "published_corpora.common_voice", "published_corpora.fleurs"),
     *("published_corpora.speech_brown", "published_corpora"),
-    *("profiles", "vector_store", "features", "losses", "hard_negatives", "metrics", "significance", "transcription"),
+    *("profiles", "vector_store", "features", "losses", "hard_negatives", "significance", "metrics", "transcription"),
     *("run_state", "run_folder", "batches", "distributed", "training"),
-    *("model", "evaluation"),
+    *("model", "sentence_transformers_modules", "evaluation"),
+    *("protocols.groups", "protocols.leaks", "protocols.pools", "protocols.pool_size", "protocols"),
+    *("disturbances", "robustness", "shifts", "languages.texts", "languages.scores", "languages"),
     *("index", "localization", "plots", "plan"),
     *("pretraining", "pretraining.augmentation", "pretraining.synthesizers", "pretraining.clips", "pretraining.loop"),
     *("pretraining.speech", "pretraining.ablation", "pretraining.sentence", "pretraining.picture"),

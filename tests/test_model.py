@@ -22,6 +22,8 @@ from clasp_lib.errors import AudioError, CheckpointError, ClaspError, TextError
 from clasp_lib.fusion import FUSIONS, Pooled, build_fusion
 from clasp_lib.pooling import LabelAttentionPooling
 
+LAYOUT = {"README.md", "config.json", "model.safetensors", "modules.json", "config_sentence_transformers.json"}
+
 
 @pytest.fixture(scope="module")
 def saved(model: CLASP, tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -386,7 +388,7 @@ def test_copies_of_the_encoders_may_be_named(
 
 
 def test_a_saved_model_is_laid_out_for_the_hub(saved: Path) -> None:
-    assert {p.name for p in saved.iterdir()} == {"README.md", "config.json", "model.safetensors"}
+    assert {p.name for p in saved.iterdir()} == LAYOUT
     config = json.loads((saved / "config.json").read_text())
     assert config["model_type"] == "clasp" and config["fusion"] == "concatenation"
     assert config["fusion_config"] == {"speech_width": 32, "picture_width": 20, "width": 24}
@@ -402,7 +404,7 @@ def test_saving_again_replaces(encoders: Encoders, saved: Path, tmp_path: Path) 
     other = tiny_model(encoders, "gating", seed=9)
     other.save_pretrained(folder)
     assert CLASP.from_pretrained(str(folder)).fingerprint == other.fingerprint
-    assert {p.name for p in folder.iterdir()} == {"README.md", "config.json", "model.safetensors"}
+    assert {p.name for p in folder.iterdir()} == LAYOUT
 
 
 @pytest.mark.parametrize(
@@ -445,7 +447,7 @@ def test_a_model_is_pushed_with_its_files(model: CLASP, tmp_path: Path, monkeypa
 
     monkeypatch.setattr("huggingface_hub.hub_mixin.HfApi", Api)
     assert model.save_pretrained(tmp_path / "clasp", push_to_hub=True, private=True) == "https://hub"
-    assert pushed == {"me/clasp": {"README.md", "config.json", "model.safetensors"}}
+    assert pushed == {"me/clasp": LAYOUT}
 
 
 def test_the_fingerprint_is_that_of_all_weights(tiny: Tiny, encoders: Encoders) -> None:

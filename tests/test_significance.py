@@ -8,9 +8,14 @@ from scipy import stats
 
 from clasp_lib import significance
 from clasp_lib.errors import ClaspError
-from clasp_lib.metrics import Interval
 from clasp_lib.significance import (
+    METHODS,
+    Comparison,
+    Interval,
     PairedComparison,
+    bootstrap_groups,
+    compare_family,
+    compare_paired,
     compare_systems,
     estimate,
     holm,
@@ -51,6 +56,108 @@ def test_the_interval_over_items_is_that_of_a_bootstrap() -> None:
 def test_few_items_give_the_percentiles_of_all_resamples() -> None:
     """Of items 0 and 1, a quarter of the resamples has mean 0, a half 0.5, a quarter 1."""
     assert interval_over_items(np.array([[0.0, 1.0]])) == (0.5, 0.0, 1.0)
+
+
+# Groups ------------------------------------------------------------------------------------------------------------
+
+
+class Resampled:
+    """What scipy keeps of a bootstrap that it made."""
+
+    def __init__(self, means: np.ndarray) -> None:
+        self.bootstrap_distribution = means
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("method", METHODS)
+def test_of_the_same_resamples_the_interval_is_scipys(method: str, seed: int) -> None:
+    values = np.random.default_rng(seed).gamma(0.5, size=40) ** 2  # a long tail, so that the methods differ
+    rng = np.random.default_rng(seed)
+    means = rng.multinomial(40, np.full(40, 1 / 40), size=2_000) @ values / 40
+    expected = stats.bootstrap(
+        (values,), np.mean, n_resamples=0, bootstrap_result=Resampled(means), method=method.replace("bca", "BCa")
+    ).confidence_interval
+    found = bootstrap_groups({"mean": values}, None, 2_000, seed, method)["mean"]
+    assert found == pytest.approx((values.mean(), expected.low, expected.high))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_groups_are_drawn_whole(method: str) -> None:
+    """Groups of 1, 2, 3, ... values: a resample is the sum of what was drawn by how many values that is."""
+    rng = np.random.default_rng(0)
+    groups = np.repeat(np.arange(12), np.arange(1, 13))
+    values = rng.random(78) + groups / 10
+    found = bootstrap_groups({"mean": values}, groups.tolist(), 3_000, 1, method, {"median": values})
+
+    def of(index: np.ndarray) -> float:
+        return np.concatenate([values[groups == i] for i in index]).mean()
+
+    expected = stats.bootstrap(
+        (np.arange(12),), of, n_resamples=3_000, method=method.replace("bca", "BCa"), vectorized=False, rng=2
+    ).confidence_interval
+    assert found["mean"].value == pytest.approx(values.mean())
+    assert found["mean"][1:] == pytest.approx((expected.low, expected.high), abs=0.03)
+    assert found["median"].low <= found["median"].value == np.median(values) <= found["median"].high
+    alone = bootstrap_groups({"mean": values}, None, 3_000, 1, method)["mean"]
+    assert width(alone) < 0.6 * width(found["mean"])
+
+
+def test_names_of_groups_and_what_else_is_drawn_do_not_matter() -> None:
+    rng = np.random.default_rng(1)
+    values, groups = rng.random(60), rng.integers(20, size=60)
+    one = bootstrap_groups({"mean": values}, groups.tolist(), 500)["mean"]
+    named = bootstrap_groups({"other": values**2, "mean": values}, [f"sentence {i}" for i in groups], 500)["mean"]
+    assert one == named
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_does_not_vary_has_no_width(method: str) -> None:
+    for values, groups in ((np.full(9, 0.3), None), (np.arange(9.0), ["a"] * 9), (np.ones(1), None)):
+        found = bootstrap_groups({"mean": values}, groups, 100, method=method)["mean"]
+        assert found == pytest.approx((values.mean(),) * 3)
+
+
+def test_two_systems_by_hand() -> None:
+    """Three groups gain 1 + 2, 3 and nothing: 3, 3 and 0, of which two signs flip; 6 or -6 is every fourth way."""
+    first, second = np.array([1.0, 2.0, 3.0, 5.0]), np.array([0.0, 0.0, 0.0, 5.0])
+    found = compare_paired(first, second, ["a", "a", "b", "c"], "mrr", resamples=100, seed=4)
+    assert found.p_value == found.p_holm == 4 / 8
+    assert found.difference.value == 6 / 4
+    assert (found.measure, found.n, found.groups, found.resamples, found.seed) == ("mrr", 4, 3, 100, 4)
+    assert (found.method, found.family) == ("bca", 1)
+    assert str(found) == f"mrr {found.difference}, p 0.5000 (n 4, groups 3)"
+    assert compare_paired(first, first).p_value == 1 and compare_paired(first, first).difference == (0, 0, 0)
+
+
+def test_recordings_of_one_sentence_are_no_further_evidence() -> None:
+    rng = np.random.default_rng(2)
+    gain = rng.standard_normal(30) + 0.3
+    once = compare_paired(gain, np.zeros(30), range(30), resamples=2_000)
+    tenfold = compare_paired(np.repeat(gain, 10), np.zeros(300), np.repeat(np.arange(30), 10).tolist(), resamples=2_000)
+    assert (tenfold.n, tenfold.groups) == (300, 30)
+    assert tenfold.p_value == once.p_value > 0.03
+    assert tenfold.difference == pytest.approx(once.difference)
+    assert compare_paired(np.repeat(gain, 10), np.zeros(300), resamples=2_000).p_value < 0.001  # what neglect would say
+
+
+def test_several_systems_are_corrected_for_how_many_they_are() -> None:
+    rng = np.random.default_rng(3)
+    base = rng.random(150)
+    systems = {"base": base, "better": base + 0.2 * rng.random(150), "same": base + 0.5 * rng.standard_normal(150)}
+    found = compare_family(systems, resamples=500, measure="mrr", seed=1)
+    assert list(found) == [("base", "better"), ("base", "same"), ("better", "same")]
+    assert [c.p_holm for c in found.values()] == holm([c.p_value for c in found.values()])
+    assert {(c.family, c.seed, c.resamples, c.n) for c in found.values()} == {(3, 1, 500, 150)}
+    alone = compare_paired(systems["base"], systems["same"], None, "mrr", 500, 1)
+    assert found["base", "same"].p_value == alone.p_value and found["base", "same"].difference == alone.difference
+    assert "as one of 3" in str(found["base", "same"])
+    to_base = compare_family(systems, against="base", resamples=500)
+    assert list(to_base) == [("better", "base"), ("same", "base")]
+    assert to_base["better", "base"].p_holm == pytest.approx(2 / 501)
+    assert isinstance(to_base["better", "base"], Comparison)
+
+
+# Seeds and items ---------------------------------------------------------------------------------------------------
 
 
 def test_the_interval_over_both_has_the_width_of_the_theory() -> None:
@@ -139,6 +246,15 @@ def test_scores_that_are_none_are_refused() -> None:
         (lambda: interval_over_both(np.zeros((1, 9))), r"at least \(2, 2\)"),
         (lambda: estimate(nan), "NaN"),
         (lambda: compare_systems(np.zeros((3, 4)), np.zeros((3, 5))), "no pairs"),
+        (lambda: bootstrap_groups({"mrr": np.ones(3)}, method="student"), "'student'.*percentile, bca"),
+        (lambda: bootstrap_groups({"mrr": np.ones(3)}, resamples=0), "resamples: 0"),
+        (lambda: bootstrap_groups({"mrr": np.array([1.0, np.nan])}), "mrr: .*finite numbers"),
+        (lambda: bootstrap_groups({"a": np.ones(3), "b": np.ones(4)}), r"\[3, 4\] entries"),
+        (lambda: bootstrap_groups({"mrr": np.ones(3)}, ["a", "b"]), "2 of them for 3 values"),
+        (lambda: bootstrap_groups({}), "at least one"),
+        (lambda: compare_paired(np.ones(3), np.ones(4)), "3 and 4 values"),
+        (lambda: compare_paired(np.ones(0), np.ones(0)), "first: .*at least one"),
+        (lambda: compare_family({"a": np.ones(3)}, against="b"), "'b' is none of the systems a"),
         (lambda: sign_flip_test(np.array([])), "finite numbers"),
         (lambda: sign_flip_test(np.array([1.0, np.inf])), "finite numbers"),
         (lambda: holm([0.5, 1.5]), "from 0 to 1"),
@@ -183,3 +299,89 @@ def test_holm_holds_the_error_rate_of_a_family() -> None:
     rng = np.random.default_rng(7)
     families = [min(holm(rng.random(20))) <= 0.05 for _ in range(4_000)]
     assert 0.035 <= np.mean(families) <= 0.06
+
+
+# Do 95% intervals cover the truth in 95 of 100 cases? --------------------------------------------------------------
+
+
+def made_up_ranks(
+    groups: int, uneven: bool, ease: float, rng: np.random.Generator
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Measures of queries against 1 000 candidates, and each one's sentence.
+
+    How easily a query finds its own is a part of the sentence and a part of the recording; uneven sentences have one to
+    eight recordings.
+    """
+    sizes = rng.choice([1, 1, 1, 2, 3, 8], groups) if uneven else np.ones(groups, int)
+    sentence = np.repeat(np.arange(groups), sizes)
+    easy = ease + 0.7 * rng.standard_normal(groups)[sentence] + 0.5 * rng.standard_normal(len(sentence))
+    rank = 1.0 + rng.binomial(999, stats.norm.cdf(-easy))  # (queries,)
+    values = {f"hits_at_{k}": (rank <= k).astype(float) for k in (1, 10)}
+    values |= {"mrr": 1 / rank, "ndcg_at_10": np.where(rank <= 10, 1 / np.log2(rank + 1), 0.0), "mean_rank": rank}
+    return values, sentence
+
+
+def coverage(method: str, groups: int, uneven: bool, ease: float, runs: int = 1_500) -> dict[str, float]:
+    """How often, in per cent, intervals of samples hold the measure of a population of 600 000 sentences."""
+    truth = {name: v.mean() for name, v in made_up_ranks(600_000, uneven, ease, np.random.default_rng(0))[0].items()}
+    rng = np.random.default_rng(1)
+    held = dict.fromkeys(truth, 0)
+    for i in range(runs):
+        values, sentence = made_up_ranks(groups, uneven, ease, rng)
+        found = bootstrap_groups(values, sentence.tolist(), 1_000, i, method)
+        for name, interval in found.items():
+            held[name] += interval.low <= truth[name] <= interval.high
+    return {name: 100 * n / runs for name, n in held.items()}
+
+
+MEANS = ("hits_at_1", "hits_at_10", "mrr", "ndcg_at_10")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("groups", "uneven", "ease", "measures"),
+    [
+        (50, False, 3.2, MEANS),  # half of the queries find their own first: HITS@10 0.84
+        (200, True, 3.2, MEANS),
+        (100, False, 2.0, (*MEANS, "mean_rank")),  # a hard task: HITS@1 0.09, mean rank 66
+        (400, True, 2.0, (*MEANS, "mean_rank")),
+    ],
+)
+def test_bca_intervals_cover_the_truth(groups: int, uneven: bool, ease: float, measures: tuple[str, ...]) -> None:
+    covered = coverage("bca", groups, uneven, ease)
+    assert all(93 <= covered[name] <= 97 for name in measures), covered
+
+
+@pytest.mark.slow
+def test_percentiles_fall_short_where_bca_does_not() -> None:
+    """Few queries, and a measure near its end: why "bca" is the default."""
+    assert coverage("percentile", 50, False, 3.2)["hits_at_10"] < 93
+    easy = {method: coverage(method, 50, False, 4.5) for method in METHODS}  # HITS@1 0.84
+    for name in ("mrr", "ndcg_at_10"):
+        assert easy["percentile"][name] < 93 <= easy["bca"][name] <= 97, easy
+
+
+@pytest.mark.slow
+def test_what_a_sample_does_not_hold_no_bootstrap_finds() -> None:
+    """A few queries in a thousand carry the mean rank of a good system, and 1 in 100 misses its HITS@10."""
+    percentile, bca = (coverage(method, 50, False, 4.5) for method in METHODS)
+    assert percentile["mean_rank"] < bca["mean_rank"] < 85
+    assert bca["hits_at_10"] < 50
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("uneven", [False, True])
+def test_equal_systems_differ_in_one_comparison_of_twenty(uneven: bool) -> None:
+    """Two systems that find the same sentences easy: the interval holds 0 as often as it says, and p is honest."""
+    rng, runs, p, held = np.random.default_rng(8), 1_000, [], 0
+    for seed in range(runs):
+        values, sentence = made_up_ranks(120, uneven, 3.2, rng)
+        swapped = rng.integers(2, size=120)[sentence] == 1
+        first = values["mrr"]
+        second = np.clip(first + 0.3 * rng.standard_normal(len(first)) + 0.2 * rng.standard_normal(120)[sentence], 0, 1)
+        first, second = np.where(swapped, second, first), np.where(swapped, first, second)
+        found = compare_paired(first, second, sentence.tolist(), resamples=500, seed=seed)
+        p.append(found.p_value)
+        held += found.difference.low <= 0 <= found.difference.high
+    assert 0.03 <= np.mean(np.array(p) <= 0.05) <= 0.05 + 2.6 * np.sqrt(0.05 * 0.95 / runs)
+    assert (92 if uneven else 93) <= 100 * held / runs <= 97  # uneven sentences count for fewer than 120
