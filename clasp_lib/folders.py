@@ -1,4 +1,4 @@
-"""Folders that are written whole or not at all."""
+"""Files and folders that are written whole or not at all."""
 
 from __future__ import annotations
 
@@ -36,3 +36,18 @@ def written_whole(folder: str | Path, marker: str) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def write_whole(file: Path, data: bytes) -> None:
+    """Replace a file; whoever is killed while writing leaves the one before it as it was."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = file.with_suffix(f".{os.getpid()}.tmp")
+    try:
+        with open(unfinished, "wb") as opened:
+            opened.write(data)
+            opened.flush()
+            os.fsync(opened.fileno())
+        os.replace(unfinished, file)
+    finally:
+        for leftover in file.parent.glob(f"{file.stem}.*.tmp"):  # also of a run that was killed while it wrote
+            leftover.unlink(missing_ok=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Mapping
 from importlib.util import find_spec
@@ -13,6 +12,7 @@ from typing import Any, Protocol
 import torch
 
 from clasp_lib.errors import CheckpointError
+from clasp_lib.folders import write_whole
 from clasp_lib.run_state import load_state, save_state
 
 
@@ -99,6 +99,4 @@ class RunFolder:
 
     def _cut_log(self, epochs: int) -> None:
         lines = self._log.read_text("utf-8").splitlines(keepends=True) if self._log.exists() else []
-        unfinished = self._log.with_suffix(".tmp")
-        unfinished.write_text("".join(lines[:epochs]), encoding="utf-8")
-        os.replace(unfinished, self._log)
+        write_whole(self._log, "".join(lines[:epochs]).encode())

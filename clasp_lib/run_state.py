@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 
 from clasp_lib.errors import CheckpointError
+from clasp_lib.folders import write_whole
 
 _FACTS = "facts"
 
@@ -23,19 +23,8 @@ def save_state(file: str | Path, tensors: Mapping[str, torch.Tensor], facts: Any
     """
     from safetensors.torch import save
 
-    file = Path(file)
-    file.parent.mkdir(parents=True, exist_ok=True)
     stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    unfinished = file.with_suffix(f".{os.getpid()}.tmp")
-    try:
-        with open(unfinished, "wb") as opened:
-            opened.write(save(stored, {_FACTS: json.dumps(facts)}))
-            opened.flush()
-            os.fsync(opened.fileno())
-        os.replace(unfinished, file)
-    finally:
-        for leftover in file.parent.glob(f"{file.stem}.*.tmp"):  # also of a run that was killed while it wrote
-            leftover.unlink(missing_ok=True)
+    write_whole(Path(file), save(stored, {_FACTS: json.dumps(facts)}))
 
 
 def load_state(file: str | Path) -> tuple[dict[str, torch.Tensor], Any]:

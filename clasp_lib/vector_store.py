@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from clasp_lib.errors import DatasetError
+from clasp_lib.folders import write_whole
 
 if TYPE_CHECKING:
     import torch
@@ -81,7 +82,7 @@ class VectorStore:
             return self._take(header, tensors)
         data = save(tensors, {_HEADER: json.dumps(header)})
         file = self.folder / f"{_digest(json.dumps([list(rows), list(header['failed'])]).encode())[:32]}.safetensors"
-        _write_whole(file, data)
+        write_whole(file, data)
         self._take(*_opened(file, self.identity))
 
     def read(self, keys: Sequence[str]) -> np.ndarray:
@@ -188,20 +189,6 @@ def _opened(file: Path, identity: Mapping | None) -> tuple[dict, dict[str, torch
 def _check(file: Path, header: dict, tensors: Mapping[str, torch.Tensor]) -> None:
     if _digest(tensors["rows"].numpy().tobytes() + tensors["lengths"].numpy().tobytes()) != header["sha256"]:
         raise DatasetError(f"{file}: has changed since it was written. Delete it; its clips are then encoded again.")
-
-
-def _write_whole(file: Path, data: bytes) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = file.with_suffix(f".{os.getpid()}.tmp")
-    try:
-        with open(unfinished, "wb") as opened:
-            opened.write(data)
-            opened.flush()
-            os.fsync(opened.fileno())
-        os.replace(unfinished, file)
-    finally:
-        for leftover in file.parent.glob(f"{file.stem}.*.tmp"):  # also of a run that was killed while it wrote
-            leftover.unlink(missing_ok=True)
 
 
 def _digest(data: bytes) -> str:
