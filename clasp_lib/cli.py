@@ -1,26 +1,34 @@
-"""The command line: `clasp train FOLDER`, also `python -m clasp_lib train FOLDER`, alone or under torchrun."""
+"""The command line: `clasp train FOLDER` and `clasp evaluate FOLDER`, also as `python -m clasp_lib ...`.
+
+Training runs alone, or as several processes under torchrun.
+"""
 
 from __future__ import annotations
 
 import argparse
+import inspect
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
 from clasp_lib.ablation.data import Data, read_features, read_labels
-from clasp_lib.ablation.specification import System
+from clasp_lib.ablation.specification import System, check_system
 from clasp_lib.corpus import SPLITS
 from clasp_lib.distributed import first_process_first, join_processes, leave_processes, rank
+from clasp_lib.encoders.checkpoints import Precision
 from clasp_lib.errors import ClaspError
 from clasp_lib.fusion import FUSIONS, build_fusion
 from clasp_lib.losses import LOSSES, build_loss
 from clasp_lib.model import CLASP
 from clasp_lib.pooling import POOLINGS
 from clasp_lib.profiles import PROFILES, get_profile
+from clasp_lib.report import command as evaluate
+from clasp_lib.run_state import written
 from clasp_lib.training import History, TrainingSettings, train_fusion
 
 
@@ -32,13 +40,14 @@ def train(
     With several processes the first one makes the dataset and the features, and the others read them.
 
     Raises:
-        ClaspError: a name that is not known, or a folder with another run.
+        ClaspError: a name that is not known, or a folder with another run or that cannot be written.
     """
-    device = join_processes()
     profile = get_profile(profile_name)
+    system = System(fusion_name, loss_name, profile.speech_encoder)
+    check_system(system)
+    device = join_processes()
     with first_process_first():
         data = Data(profile, profile.cache / "training")
-        system = System(fusion_name, loss_name, profile.speech_encoder)
         pieces = data.pieces([system])[system]
     train, validation, _ = (read_features(data.folder, data.store, pieces, split) for split in SPLITS)
     encoders = profile.encoders()
@@ -49,8 +58,8 @@ def train(
     loss = build_loss(loss_name, encoders[-1].dimension, len(set(train.categories)))
     history = train_fusion(fusion, loss, train, validation, settings, device, folder=folder / "run")
     if rank() == 0:
-        CLASP(fusion, *encoders, fusion_name=fusion_name).save_pretrained(folder)
-    leave_processes()
+        with written(folder):
+            CLASP(fusion, *encoders, fusion_name=fusion_name).save_pretrained(folder)
     return history
 
 
@@ -59,37 +68,55 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="clasp", description="Search speech with text.")
     commands = parser.add_subparsers(dest="command", required=True)
     about = "Train a fusion on a profile's dataset and save it as a CLASP model; started again, a stopped run goes on."
-    training = commands.add_parser("train", help="train a fusion on a profile's dataset", description=about)
-    training.add_argument("folder", type=Path, help="for the model, and the state and log of the run")
-    training.add_argument("--profile", choices=PROFILES, help="default: $CLASP_PROFILE, or pocket")
+    _add_training(commands.add_parser("train", help="train a fusion on a profile's dataset", description=about))
+    about = "measure a model on a folder of recordings, and write a report"
+    evaluate.add_arguments(commands.add_parser("evaluate", help=about, description=evaluate.ABOUT))
+    given = parser.parse_args(arguments)
+    if given.command == "evaluate":
+        return evaluate.run(given, ["clasp", *(sys.argv[1:] if arguments is None else arguments)])
+    return _run_training(vars(given))
+
+
+def _add_training(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", type=Path, help="for the model, and the state and log of the run")
+    parser.add_argument("--profile", choices=PROFILES, help="default: $CLASP_PROFILE, or pocket")
     kinds = f"one of {', '.join(FUSIONS)}, perhaps after one of {', '.join(POOLINGS)} and a +"
-    training.add_argument("--fusion", default="concatenation", help=f"{kinds} (default %(default)s)")
+    parser.add_argument("--fusion", default="concatenation", help=f"{kinds} (default %(default)s)")
     losses = f"one of {', '.join(LOSSES)} (default %(default)s)"
-    training.add_argument("--loss", default="contrastive", choices=LOSSES, metavar="LOSS", help=losses)
-    settings_group = training.add_argument_group("settings", "what `clasp_lib.training.TrainingSettings` says of them")
+    parser.add_argument("--loss", default="contrastive", choices=LOSSES, metavar="LOSS", help=losses)
+    settings = parser.add_argument_group("settings")
     for field in fields(TrainingSettings):
-        _add_setting(settings_group, field.name, field.default)
-    given = vars(parser.parse_args(arguments))
-    settings = TrainingSettings(**{field.name: given[field.name] for field in fields(TrainingSettings)})
+        _add_setting(settings, field.name, field.default, _meanings().get(field.name, ""))
+
+
+def _run_training(given: Mapping[str, Any]) -> int:
     try:
+        settings = TrainingSettings(**{field.name: given[field.name] for field in fields(TrainingSettings)})
         history = train(given["folder"], given["profile"], given["fusion"], given["loss"], settings)
-    except ClaspError as error:
+    except (ClaspError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     if rank() == 0:
         print(f"{given['folder']}: validation MRR {history.best_mrr:.3f}, epoch {history.best_epoch}")
+    leave_processes()
     return 0
 
 
-def _add_setting(parser: argparse._ArgumentGroup, name: str, default: Any) -> None:
-    flag = f"--{name.replace('_', '-')}"
+def _meanings() -> dict[str, str]:
+    """What the docstring of `TrainingSettings` says of each setting."""
+    said = re.findall(r"^    (\w+): (.+(?:\n {8}.+)*)", inspect.getdoc(TrainingSettings) or "", re.MULTILINE)
+    return {name: " ".join(words.split()).rstrip(".") for name, words in said}
+
+
+def _add_setting(parser: argparse._ArgumentGroup, name: str, default: Any, meaning: str) -> None:
+    flag, explained = f"--{name.replace('_', '-')}", f"{meaning} (default %(default)s)"
     if default is None or isinstance(default, bool):
-        parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=default)
+        parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=default, help=explained)
     elif name == "precision":
-        parser.add_argument(flag, choices=("float32", "mixed", "bfloat16"), default=default)
+        parser.add_argument(flag, choices=get_args(Precision), default=default, help=explained)
     else:
         kind = {int: "N", float: "X"}[type(default)]
-        parser.add_argument(flag, type=type(default), default=default, metavar=kind, help="(default %(default)s)")
+        parser.add_argument(flag, type=type(default), default=default, metavar=kind, help=explained)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """Several processes train as one would that had all their rows.
 
-`torchrun` and `accelerate launch` start the processes and tell each its place in environment variables. Every process
-computes the loss of the joint batch, but has gradients for its own rows only; their sum over the processes is the
-gradient that one process would have found.
+`torchrun` starts the processes and tells each its place in environment variables; `accelerate launch --multi_gpu` calls
+the same launcher (with `--cpu` it starts a single process, whatever their number). Every process computes the loss of
+the joint batch, but has gradients for its own rows only; their sum over the processes is the gradient that one process
+would have found.
 """
 
 from __future__ import annotations

@@ -1,25 +1,20 @@
-"""How good is a model? Protocols on top of `clasp_lib.metrics`, and reports that remember how they were made.
+"""How good is a model? Measures of vectors in both directions, and reports that remember how they were made.
 
-`python -m clasp_lib.evaluation FOLDER` measures a model on any folder of recordings with a `metadata.csv`.
+`clasp_lib.report` measures a model on a whole folder of recordings.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-import sys
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from clasp_lib.errors import ClaspError
 from clasp_lib.metrics import MEASURES, Interval, bootstrap, per_query, rank_queries
-from clasp_lib.model import CLASP
 from clasp_lib.significance import Comparison, compare_paired
-from clasp_lib.speech_brown import read_recordings
 
 if TYPE_CHECKING:
     import torch
@@ -109,20 +104,35 @@ def evaluate_retrieval(
 
 
 def evaluate_both_directions(
-    speech_vectors: np.ndarray, text_vectors: np.ndarray, sentence_ids: Sequence[Hashable], seed: int = 0
+    speech_vectors: np.ndarray,
+    text_vectors: np.ndarray,
+    sentence_ids: Sequence[Hashable],
+    seed: int = 0,
+    ties: str = "expected",
+    method: str = "bca",
+    resamples: int = 1_000,
+    device: str | torch.device = "cpu",
 ) -> dict[str, RetrievalReport]:
     """Text to speech and speech to text, for paired vectors (row i of both belongs to `sentence_ids[i]`).
 
-    A text that occurs several times is one text: it stands among the queries and among the candidates once.
+    A text that occurs several times is one text: it stands among the queries and among the candidates once. The rest as
+    in `evaluate_retrieval`.
     """
+    first = first_rows(sentence_ids)
+    texts, text_ids = text_vectors[list(first.values())], list(first)
+    settings: dict[str, Any] = {"seed": seed, "ties": ties, "method": method, "resamples": resamples, "device": device}
+    return {
+        "text_to_speech": evaluate_retrieval(texts, speech_vectors, text_ids, sentence_ids, **settings),
+        "speech_to_text": evaluate_retrieval(speech_vectors, texts, sentence_ids, text_ids, **settings),
+    }
+
+
+def first_rows(sentence_ids: Sequence[Hashable]) -> dict[Hashable, int]:
+    """Each id and the first row that has it, in the order of the rows."""
     first: dict[Hashable, int] = {}
     for i, sentence in enumerate(sentence_ids):
         first.setdefault(sentence, i)
-    texts, text_ids = text_vectors[list(first.values())], list(first)
-    return {
-        "text_to_speech": evaluate_retrieval(texts, speech_vectors, text_ids, sentence_ids, seed),
-        "speech_to_text": evaluate_retrieval(speech_vectors, texts, sentence_ids, text_ids, seed),
-    }
+    return first
 
 
 def compare(
@@ -155,36 +165,3 @@ def compare(
     if measure not in values[0]:
         raise ClaspError(f"measure {measure!r} is not known. Choose from {', '.join(values[0])}.")
     return compare_paired(values[0][measure], values[1][measure], ids, measure, resamples, seed, method)
-
-
-def evaluate_folder(model: CLASP, folder: str | Path, seed: int = 0) -> dict[str, RetrievalReport]:
-    """Both directions on the recordings of a folder with `metadata.csv` (file, text); see `read_recordings`."""
-    dataset, _ = read_recordings(folder)
-    speech = model.encode_speech(list(dataset["audio"]), show_progress_bar=sys.stderr.isatty())
-    return evaluate_both_directions(
-        speech, model.encode_text(list(dataset["text"])), list(dataset["sentence_id"]), seed
-    )
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line: print the measures, or an error and exit code 1."""
-    parser = argparse.ArgumentParser(prog="python -m clasp_lib.evaluation", description=evaluate_folder.__doc__)
-    parser.add_argument("folder", type=Path, help="holds recordings and metadata.csv with the columns file and text")
-    parser.add_argument("--model", default="pocket", help="'pocket', a folder, or a hub id (default %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (default %(default)s)")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of text")
-    args = parser.parse_args(arguments)
-    try:
-        reports = evaluate_folder(CLASP.from_pretrained(args.model), args.folder, args.seed)
-    except ClaspError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    if args.json:
-        print(json.dumps({name: report.to_dict() for name, report in reports.items()}, indent=2))
-    else:
-        print("\n\n".join(f"{name.replace('_', ' ')}: {report}" for name, report in reports.items()))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

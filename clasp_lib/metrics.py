@@ -80,7 +80,7 @@ def rank_queries(
         raise ClaspError(f"ties {ties!r} is no rule. Choose from {', '.join(TIES)}.")
     if any(k < 1 for k in cutoffs):
         raise ClaspError(f"cutoffs: {list(cutoffs)}; each must be at least 1.")
-    queries, candidates = _checked(query_vectors, candidate_vectors, query_ids, candidate_ids)
+    queries, candidates = checked_vectors(query_vectors, candidate_vectors, query_ids, candidate_ids)
     codes: dict[Hashable, int] = {}
     candidate_codes = np.array([codes.setdefault(i, len(codes)) for i in candidate_ids])
     orphans = [i for i in query_ids if i not in codes]
@@ -166,6 +166,47 @@ def bootstrap(
     return {name: results[name] for name in dict.fromkeys([*MEASURES, *results]) if name in results}
 
 
+def checked_vectors(
+    query_vectors: np.ndarray, candidate_vectors: np.ndarray, query_ids: Sequence, candidate_ids: Sequence
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Queries (n, d) and candidates (m, d) as float32, if they can be ranked.
+
+    Raises:
+        ClaspError: shapes that do not fit, no rows, another number of ids, or values that are not finite.
+    """
+    out = []
+    for name, vectors, ids in (("query", query_vectors, query_ids), ("candidate", candidate_vectors, candidate_ids)):
+        array = np.ascontiguousarray(vectors, dtype=np.float32)
+        if array.ndim != 2 or len(array) == 0:
+            raise ClaspError(f"{name}_vectors: have shape {array.shape}; give at least one row, shape (n, d).")
+        if len(array) != len(ids):
+            raise ClaspError(f"{name}_vectors: have {len(array)} rows, but there are {len(ids)} {name}_ids.")
+        if not np.isfinite(array).all():
+            raise ClaspError(f"{name}_vectors: hold NaN or infinite values.")
+        out.append(torch.from_numpy(array))
+    if out[0].shape[1] != out[1].shape[1]:
+        raise ClaspError(f"query vectors are {out[0].shape[1]} wide, candidate vectors {out[1].shape[1]}.")
+    return out[0], out[1]
+
+
+def equal_rows(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers of the rows that repeat an earlier one, and of the first of their kind, (copies,) each.
+
+    Copy the scores of the first: equal candidates must tie, but the same sum may round differently by column.
+
+    Args:
+        vectors: (n, d), float32.
+    """
+    odd = np.random.default_rng(0).integers(2**63, size=vectors.shape[1], dtype=np.uint64) * np.uint64(2) + np.uint64(1)
+    hashes = np.empty(len(vectors), np.uint64)
+    for start in range(0, len(vectors), 1024):
+        bits = (vectors[start : start + 1024] + np.float32(0)).view(np.uint32)  # + 0 makes -0 the same as 0
+        hashes[start : start + 1024] = (bits * odd).sum(1, dtype=np.uint64)
+    _, first, number = np.unique(hashes, return_index=True, return_inverse=True)
+    copies = np.flatnonzero(first[number] != np.arange(len(vectors)))
+    return copies, first[number][copies]
+
+
 class _Block(NamedTuple):
     """Positives of some queries that score alike, block by block, the best of each query first: `(blocks,)` each.
 
@@ -191,7 +232,7 @@ def _blocks(
     find_lost: bool,
 ) -> Iterator[_Block]:
     """Score a chunk of queries after the other, and count for each positive what scores higher and what the same."""
-    copies, originals = (torch.from_numpy(a).to(device) for a in _equal_rows(candidates.numpy()))
+    copies, originals = (torch.from_numpy(a).to(device) for a in equal_rows(candidates.numpy()))
     queries, candidates = queries.to(device), candidates.to(device)
     by_code = np.argsort(candidate_codes, kind="stable")
     sizes = np.bincount(candidate_codes)
@@ -291,33 +332,3 @@ def _first_places(wrong: np.ndarray, right: np.ndarray, places: int | None = Non
         left = np.maximum(wrong - place, 0)
         yield place, before * right / (left + right)
         before = before * left / (left + right)
-
-
-def _equal_rows(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rows that repeat an earlier one, and the first of their kind. The same sum may round differently by column."""
-    odd = np.random.default_rng(0).integers(2**63, size=vectors.shape[1], dtype=np.uint64) * np.uint64(2) + np.uint64(1)
-    hashes = np.empty(len(vectors), np.uint64)
-    for start in range(0, len(vectors), 1024):
-        bits = (vectors[start : start + 1024] + np.float32(0)).view(np.uint32)  # + 0 makes -0 the same as 0
-        hashes[start : start + 1024] = (bits * odd).sum(1, dtype=np.uint64)
-    _, first, number = np.unique(hashes, return_index=True, return_inverse=True)
-    copies = np.flatnonzero(first[number] != np.arange(len(vectors)))
-    return copies, first[number][copies]
-
-
-def _checked(
-    query_vectors: np.ndarray, candidate_vectors: np.ndarray, query_ids: Sequence, candidate_ids: Sequence
-) -> tuple[torch.Tensor, torch.Tensor]:
-    out = []
-    for name, vectors, ids in (("query", query_vectors, query_ids), ("candidate", candidate_vectors, candidate_ids)):
-        array = np.ascontiguousarray(vectors, dtype=np.float32)
-        if array.ndim != 2 or len(array) == 0:
-            raise ClaspError(f"{name}_vectors: have shape {array.shape}; give at least one row, shape (n, d).")
-        if len(array) != len(ids):
-            raise ClaspError(f"{name}_vectors: have {len(array)} rows, but there are {len(ids)} {name}_ids.")
-        if not np.isfinite(array).all():
-            raise ClaspError(f"{name}_vectors: hold NaN or infinite values.")
-        out.append(torch.from_numpy(array))
-    if out[0].shape[1] != out[1].shape[1]:
-        raise ClaspError(f"query vectors are {out[0].shape[1]} wide, candidate vectors {out[1].shape[1]}.")
-    return out[0], out[1]

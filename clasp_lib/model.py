@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -272,6 +273,7 @@ class CLASP(
         save_file(weights, save_directory / _WEIGHTS, metadata={"format": "pt"})
         for file, content in {_CONFIG: self.config, **_SENTENCE_TRANSFORMERS}.items():
             (save_directory / file).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        shutil.copymode(save_directory / _CONFIG, save_directory / _WEIGHTS)  # safetensors' are the owner's alone
 
     @classmethod
     def from_pretrained(  # type: ignore[override]

@@ -12,6 +12,8 @@ from clasp_lib.audio import SAMPLING_RATE
 from clasp_lib.encoders.spectrogram import HOP, log_mel
 from clasp_lib.errors import MissingDependencyError
 from clasp_lib.evaluation import RetrievalReport
+from clasp_lib.metrics import Ranking
+from clasp_lib.protocols import Extrapolation, GroupReport, PoolReport
 from clasp_lib.synthesis import Utterance
 from clasp_lib.training import History
 
@@ -159,6 +161,96 @@ def interval_chart(reports: Mapping[str, RetrievalReport], measure: str = "hits_
     return figure
 
 
+def rank_chart(rankings: Mapping[str, Ranking], marks: Mapping[str, float] | None = None) -> Figure:
+    """The share of queries whose rank is at most k, for every k: HITS@1 is where a line begins.
+
+    Args:
+        rankings: by system.
+        marks: ranks at which a dotted line is drawn, by what is written beside it.
+    """
+    plt, _ = _style()
+    figure, axes = plt.subplots(figsize=(7, 3.4), layout="constrained")
+    for (name, ranking), colour, dash in zip(rankings.items(), _COLOURS, _DASHES, strict=False):
+        ranks, counts = np.unique(ranking.rank, return_counts=True)
+        shares = np.cumsum(counts) / len(ranking.rank)
+        axes.step(ranks, shares, where="post", color=colour, linestyle=dash, label=name)
+    for name, rank in (marks or {}).items():
+        axes.axvline(rank, linestyle=":", color="0.4")
+        axes.text(rank, 0.02, f" {name}", fontsize=8, color="0.3")
+    axes.set(xscale="log", xlabel="rank k", ylabel="share of queries with rank at most k", ylim=(0, 1.02))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.legend(fontsize=8)
+    return figure
+
+
+def pool_curve_chart(
+    curves: Mapping[str, Sequence[PoolReport]],
+    measure: str = "hits_at_1",
+    label: str = "HITS@1",
+    forecasts: Mapping[str, Sequence[Extrapolation]] | None = None,
+) -> Figure:
+    """A measure over the size of the pool, with a band of 95%; for HITS@1 with a dotted line for chance.
+
+    Args:
+        curves: by system, from `clasp_lib.protocols.pool_curve`.
+        forecasts: by system, larger pools that nobody measured: open circles with intervals, side by side.
+    """
+    plt, _ = _style()
+    figure, axes = plt.subplots(figsize=(7, 3.6), layout="constrained")
+    forecasts = forecasts or {}
+    for number, ((name, curve), colour, dash) in enumerate(zip(curves.items(), _COLOURS, _DASHES, strict=False)):
+        pools = [report.pool for report in curve]
+        value, low, high = np.array([getattr(report, measure) for report in curve]).T  # (pools,) each
+        axes.fill_between(pools, low, high, color=colour, alpha=0.2, linewidth=0)
+        axes.plot(pools, value, color=colour, linestyle=dash, label=name)
+        for forecast in forecasts.get(name, ()):
+            value, low, high = forecast.score
+            axes.errorbar(
+                forecast.pool * 1.05**number, value, [[value - low], [high - value]], fmt="o", capsize=4, color=colour,
+                markerfacecolor="white",
+            )  # fmt: skip
+    if measure == "hits_at_1":
+        ends = [report.pool for curve in curves.values() for report in curve]
+        ends += [forecast.pool for further in forecasts.values() for forecast in further]
+        sizes = np.geomspace(min(ends), max(ends), 50)
+        axes.plot(sizes, 1 / sizes, linestyle=":", color="0.4", label="chance")
+    axes.set(xscale="log", xlabel="candidates in the pool", ylabel=label)
+    axes.xaxis.set_major_formatter("{x:g}")
+    if measure != "mean_rank":
+        axes.set_ylim(0, 1.02)
+    axes.legend(fontsize=8)
+    return figure
+
+
+def group_chart(groups: Mapping[str, Sequence[GroupReport]], measure: str = "mrr", label: str = "MRR") -> Figure:
+    """A measure of every group with its 95% interval and its number of queries, one panel for each way to group.
+
+    Args:
+        groups: by what the queries are grouped by, from `clasp_lib.protocols.evaluate_groups`. A group of few sentences
+            (`GroupReport.small`) is an open circle. The dotted line is the mean over all queries of a panel.
+    """
+    plt, _ = _style()
+    sizes = [len(reports) for reports in groups.values()]
+    figure, grid = plt.subplots(
+        len(groups), 1, figsize=(7, 0.32 * sum(sizes) + 0.5 * len(groups) + 0.6), sharex=True, squeeze=False,
+        height_ratios=sizes, layout="constrained",
+    )  # fmt: skip
+    for axes, (name, reports), colour in zip(grid[:, 0], groups.items(), _COLOURS, strict=False):
+        for height, report in enumerate(reports):
+            value, low, high = report.measures[measure]
+            axes.errorbar(
+                value, height, xerr=[[value - low], [high - value]], fmt="o", capsize=4, color=colour,
+                markerfacecolor="white" if report.small else colour,
+            )  # fmt: skip
+        mean = np.average([r.measures[measure].value for r in reports], weights=[r.n for r in reports])
+        axes.axvline(mean, linestyle=":", color="0.4")
+        axes.set_yticks(range(len(reports)), [f"{r.group.replace('_', ' ')} (n {r.n})" for r in reports], fontsize=8)
+        axes.set_ylim(len(reports) - 0.5, -0.5)
+        axes.set_title(name, loc="left", fontsize=9)
+    grid[-1, 0].set(xlabel=f"{label}, 95% interval")
+    return figure
+
+
 def ablation_chart(
     record: Mapping[str, Any], varied: str = "fusion", measure: str = "mrr", label: str = "MRR, speech to text"
 ) -> Figure:
@@ -250,6 +342,67 @@ def similarity_heatmap(similarity: np.ndarray, rows: Sequence[str], columns: Seq
     figure, axes = plt.subplots(figsize=(7, 0.45 * len(rows) + 1.8), layout="constrained")
     sns.heatmap(similarity, annot=True, fmt=".2f", cmap="cividis", xticklabels=columns, yticklabels=rows, ax=axes)
     axes.tick_params(axis="x", rotation=0)
+    return figure
+
+
+def robustness_chart(
+    rows: Sequence[Mapping[str, Any]], measure: str = "mrr", direction: str = "speech_to_text", columns: int = 3
+) -> Figure:
+    """A panel for each disturbance, from clean to strong as given, a line and a 95% band for each system.
+
+    Args:
+        rows: of `clasp_lib.robustness.curve_rows`.
+    """
+    plt, _ = _style()
+    rows = [row for row in rows if row["measure"] == measure and row["direction"] == direction]
+    clean = {row["system"]: row for row in rows if row["strength"] is None}
+    kinds = list(dict.fromkeys(row["disturbance"] for row in rows if row["strength"] is not None))
+    height = -(-len(kinds) // columns)
+    figure, grid = plt.subplots(
+        height, columns, figsize=(8, 2.3 * height + 0.5), layout="constrained", sharey=True, squeeze=False
+    )
+    for axes in grid.flat[len(kinds) :]:
+        axes.remove()
+    handles = {}
+    for axes, kind in zip(grid.flat, kinds, strict=False):
+        of_kind = [row for row in rows if row["disturbance"] == kind]
+        ticks = {None: "clean"} | {row["strength"]: f"{row['real_strength']:.3g}" for row in of_kind}
+        if kind == "speed":  # clean is 1, between too slow and too fast
+            ticks = dict(sorted(ticks.items(), key=lambda tick: 1.0 if tick[0] is None else tick[0]))
+        place = {strength: number for number, strength in enumerate(ticks)}
+        for system, colour, dash in zip(clean, _COLOURS, _DASHES, strict=False):
+            line = [row for row in of_kind if row["system"] == system]
+            if line:
+                line = sorted([clean[system], *line], key=lambda row: place[row["strength"]])
+                at = [place[row["strength"]] for row in line]
+                value, low, high = ([row[name] for row in line] for name in ("value", "low", "high"))
+                style = {"color": colour, "linestyle": dash, "marker": "o", "markersize": 3}
+                (handles[system],) = axes.plot(at, value, **style, label=system)
+                axes.fill_between(at, low, high, color=colour, alpha=0.15, linewidth=0)
+        axes.set(xlabel=of_kind[0]["unit"], ylim=(0, 1))
+        axes.set_title(kind, fontsize=10)
+        axes.set_xticks(range(len(ticks)), list(ticks.values()), fontsize=8)
+    for axes in grid[:, 0]:
+        axes.set_ylabel({"mrr": "MRR", "hits_at_1": "HITS@1"}.get(measure, measure))
+    figure.legend(handles=list(handles.values()), loc="outside lower center", ncols=len(handles), fontsize=8)
+    return figure
+
+
+def shift_chart(rows: Sequence[Mapping[str, Any]], label: str = "MRR without minus with it") -> Figure:
+    """What is lost on each kind of speech that was left out of the training, most first, with 95% intervals.
+
+    Args:
+        rows: of `clasp_lib.shifts`, of one direction and one measure.
+    """
+    plt, _ = _style()
+    rows = sorted(rows, key=lambda row: row["value"])
+    figure, axes = plt.subplots(figsize=(7, 0.3 * len(rows) + 1.1), layout="constrained")
+    for height, row in enumerate(rows):
+        error = [[row["value"] - row["low"]], [row["high"] - row["value"]]]
+        axes.errorbar(row["value"], height, xerr=error, fmt="o", capsize=4, color=_COLOURS[0])
+    axes.axvline(0, linestyle=":", color="0.4")
+    axes.set_yticks(range(len(rows)), [row["left_out"].replace("_", " ") for row in rows])
+    axes.set(xlabel=f"{label}, 95% interval", ylim=(len(rows) - 0.5, -0.5))
     return figure
 
 

@@ -13,7 +13,7 @@ import torch
 
 from clasp_lib.errors import CheckpointError
 from clasp_lib.folders import write_whole
-from clasp_lib.run_state import load_state, save_state
+from clasp_lib.run_state import load_state, save_state, written
 
 
 class Resumable(Protocol):
@@ -36,7 +36,7 @@ class RunFolder:
         writes: whether this process is the one that writes.
 
     Raises:
-        CheckpointError: the state is damaged, or of another run.
+        CheckpointError: the state is damaged, or of another run, or the folder cannot be written.
     """
 
     def __init__(
@@ -49,23 +49,25 @@ class RunFolder:
         self._state, self._log = Path(folder) / "state.safetensors", Path(folder) / "log.jsonl"
         epochs = self._resume() if self._state.exists() else 0
         if self._writes:
-            self._state.parent.mkdir(parents=True, exist_ok=True)
-            self._cut_log(epochs)
-            if find_spec("tensorboard") is not None:
-                from torch.utils.tensorboard import SummaryWriter
+            with written(folder):
+                self._state.parent.mkdir(parents=True, exist_ok=True)
+                self._cut_log(epochs)
+                if find_spec("tensorboard") is not None:
+                    from torch.utils.tensorboard import SummaryWriter
 
-                self._writer = SummaryWriter(Path(folder) / "tensorboard", purge_step=epochs + 1)
+                    self._writer = SummaryWriter(Path(folder) / "tensorboard", purge_step=epochs + 1)
 
     def add(self, row: Mapping[str, float]) -> None:
         """Log an epoch."""
         if not self._writes:
             return
-        with open(self._log, "a", encoding="utf-8") as log:
-            log.write(json.dumps(dict(row)) + "\n")
-        if self._writer is not None:
-            for name, value in row.items():
-                self._writer.add_scalar(name, value, int(row["epoch"]))
-            self._writer.flush()
+        with written(self._log):
+            with open(self._log, "a", encoding="utf-8") as log:
+                log.write(json.dumps(dict(row)) + "\n")
+            if self._writer is not None:
+                for name, value in row.items():
+                    self._writer.add_scalar(name, value, int(row["epoch"]))
+                self._writer.flush()
 
     def save(self) -> None:
         """Replace the state by that of now."""
@@ -88,15 +90,23 @@ class RunFolder:
     def _resume(self) -> int:
         """Load the state; returns how many epochs it has behind it."""
         tensors, facts = load_state(self._state)
-        for name, value in self._description.items():
-            if facts["description"].get(name) != value:
-                raise CheckpointError(
-                    f"{self._state}: belongs to a run with {name} {facts['description'].get(name)}, not {value}. Give "
-                    "another folder, or delete this file."
-                )
-        self._run.load_state(tensors, facts)
-        return int(facts["epochs"])
+        try:
+            of, epochs = dict(facts["description"]), int(facts["epochs"])
+            if all(of.get(name) == value for name, value in self._description.items()):
+                self._run.load_state(tensors, facts)
+                return epochs
+        except torch.OutOfMemoryError:
+            raise  # the state may be a good one
+        except (KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:
+            raise CheckpointError(
+                f"{self._state}: is not the state of such a run ({error!r}). Delete it to start anew."
+            ) from error
+        name, value = next(pair for pair in self._description.items() if of.get(pair[0]) != pair[1])
+        raise CheckpointError(
+            f"{self._state}: belongs to a run with {name} {of.get(name)}, not {value}. Give another folder, or delete "
+            "this file."
+        )
 
     def _cut_log(self, epochs: int) -> None:
-        lines = self._log.read_text("utf-8").splitlines(keepends=True) if self._log.exists() else []
-        write_whole(self._log, "".join(lines[:epochs]).encode())
+        lines = self._log.read_bytes().splitlines(keepends=True) if self._log.exists() else []
+        write_whole(self._log, b"".join(lines[:epochs]))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,31 @@ def save_state(file: str | Path, tensors: Mapping[str, torch.Tensor], facts: Any
 
     Args:
         facts: what JSON can hold.
+
+    Raises:
+        CheckpointError: the file cannot be written.
     """
     from safetensors.torch import save
 
     stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_whole(Path(file), save(stored, {_FACTS: json.dumps(facts)}))
+    with written(file):
+        write_whole(Path(file), save(stored, {_FACTS: json.dumps(facts)}))
+
+
+@contextmanager
+def written(file: str | Path) -> Iterator[None]:
+    """Where `file` cannot be written, for want of space or rights, say so, and what would help.
+
+    Raises:
+        CheckpointError: it cannot.
+    """
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise CheckpointError(f"{file}: cannot be written ({why}). Make room there, or give another folder.") from error
 
 
 def load_state(file: str | Path) -> tuple[dict[str, torch.Tensor], Any]:

@@ -6,10 +6,15 @@
     model = as_sentence_transformer(CLASP.from_pretrained("pocket"))  # or any CLASP model, without the flag
     model.encode(["a query"]), model.encode(["one.flac", "two.mp3"])
 
-From version 6.0 on, sentence-transformers asks for `trust_remote_code=True` wherever a folder names a module that is
-not its own, one of an installed package included (huggingface/sentence-transformers, pull requests 3860 and 3935).
-The folder holds no code: what is allowed to run is this file, or whatever else `modules.json` names, so look into it
-first if the folder is a stranger's.
+`clasp_lib.mteb_task` takes it on to MTEB.
+
+sentence-transformers 5 loads such a folder without the flag. From version 6.0 on it asks for `trust_remote_code=True`
+wherever a folder names a module that is not its own, one of an installed package included, and on purpose so: a folder
+shall not choose what is imported (huggingface/sentence-transformers, pull requests 3860 and 3935). Version 6.2 has no
+place where a package could announce its modules: there are no entry points, the only names that need no flag begin with
+`sentence_transformers.`, and its table of known classes is private, "not as a way around the flag". Hence the flag, or
+`as_sentence_transformer`, where the import is the caller's own. The folder holds no code: what is allowed to run is
+this file, or whatever else `modules.json` names, so look into it first if the folder is a stranger's.
 """
 
 from __future__ import annotations

@@ -125,7 +125,7 @@ def build_speech_brown(
     dataset = DatasetDict()
     for split in SPLITS:
         parts = [shard.dataset() for shard, (of, _) in zip(shards, chunks, strict=True) if of == split]
-        dataset[split] = concatenate_datasets(parts) if parts else _dataset([])
+        dataset[split] = concatenate_datasets(parts) if parts else dataset_of([])
     return Build(dataset, [clip for shard in shards for clip in shard.skipped()])
 
 
@@ -180,7 +180,7 @@ def read_recordings(folder: str | Path, *, on_error: OnError = "raise") -> tuple
         row = {"id": name, "sentence_id": normalise_text(text), "text": text, "duration": seconds}
         row |= {"category": record.get("category") or "", "voice": record.get("speaker") or ""}
         rows.append(row | {"audio": {"bytes": path.read_bytes(), "path": name}})
-    return _dataset(rows), skipped
+    return dataset_of(rows), skipped
 
 
 def save_dataset(dataset: DatasetDict, folder: str | Path) -> None:
@@ -211,7 +211,7 @@ def load_dataset(folder: str | Path) -> DatasetDict:
     return dataset
 
 
-def _dataset(rows: list[dict]) -> Dataset:
+def dataset_of(rows: list[dict]) -> Dataset:
     """Rows as a `Dataset`, straight through Arrow: `from_list` asks for torchcodec although nothing is decoded."""
     from datasets import Dataset
     from datasets.table import InMemoryTable
@@ -244,7 +244,7 @@ class _Shard:
         return self._rows is not None if self._file is None else self._file.is_file()
 
     def keep(self, rows: list[dict], skipped: list[Skipped]) -> None:
-        part = _dataset(rows)
+        part = dataset_of(rows)
         if self._file is None:
             self._rows = part, skipped
             return

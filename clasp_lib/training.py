@@ -11,7 +11,7 @@ import math
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ from clasp_lib.features import Features
 from clasp_lib.fusion import Fusion
 from clasp_lib.losses import Loss
 from clasp_lib.metrics import rank_queries
+from clasp_lib.pooling import Pooling
 from clasp_lib.run_folder import RunFolder
 from clasp_lib.run_state import load_optimizer, named, optimizer_tensors, part
 
@@ -39,12 +40,17 @@ class TrainingSettings:
         batch_size: pairs, and therefore also the candidates, of a step; all processes together.
         weight_decay: of matrices; vectors and single numbers are left alone.
         patience: epochs without a better validation MRR after which training stops.
+        learning_rate: of AdamW, at its highest.
         warm_up: share of the steps in which the learning rate rises; then it falls along a cosine.
         clip_norm: length that the gradients of the fusion, and of the loss, have at most.
+        seed: of the order of the sentences, and of dropout.
         precision: of the matrix products; see `clasp_lib.encoders.checkpoints.half_type`.
         compiled: let `torch.compile` fuse what stands between the products.
         resident: whether the features lie in the device's memory; None decides by what is free there.
         checkpoint_every: seconds between two states on disk, if there is a folder for them.
+
+    Raises:
+        ClaspError: a setting with which nothing could be learned, or that is not known.
     """
 
     epochs: int = 150
@@ -59,6 +65,20 @@ class TrainingSettings:
     compiled: bool = False
     resident: bool | None = None
     checkpoint_every: float = 60.0
+
+    def __post_init__(self) -> None:
+        for name, least in (("epochs", 1), ("patience", 1), ("seed", 0), ("weight_decay", 0), ("checkpoint_every", 0)):
+            if not getattr(self, name) >= least:
+                raise ClaspError(f"{name} is {getattr(self, name)}; give {least} or more.")
+        for name in ("learning_rate", "clip_norm"):
+            if not getattr(self, name) > 0:
+                raise ClaspError(f"{name} is {getattr(self, name)}; give more than 0.")
+        if not 0 <= self.warm_up <= 1:
+            raise ClaspError(f"warm_up is {self.warm_up}; give a share of all steps, from 0 to 1.")
+        if self.precision not in get_args(Precision):
+            raise ClaspError(
+                f"precision {self.precision!r} is not known. Choose from {', '.join(get_args(Precision))}."
+            )
 
     def rate(self, step: int, steps: int) -> float:
         """Learning rate at a step, from 0, of so many."""
@@ -105,7 +125,7 @@ def train_fusion(
 
     Raises:
         ClaspError: nothing to train on, features of the wrong width or without what the loss needs, a loss that is no
-            longer a number, a folder with another run, or too little memory.
+            longer a number, too little memory, or a folder with another run or that cannot be written.
     """
     settings = settings or TrainingSettings()
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -168,7 +188,7 @@ class Run:
             sum_gradients(self.fusion.parameters())
             self.scaler.unscale_(self.optimizer)
             for module in (self.fusion, self.loss):  # a temperature's gradient is long, and would shorten the fusion's
-                nn.utils.clip_grad_norm_(module.parameters(), self.settings.clip_norm)
+                nn.utils.clip_grad_norm_(list(module.parameters()), self.settings.clip_norm)
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
             self.scaler.step(self.optimizer)
@@ -280,13 +300,23 @@ def _description(
     fusion: Fusion, loss: Loss, train: Features, validation: Features, settings: TrainingSettings
 ) -> dict[str, Any]:
     """What decides how a run goes; how often its state is saved does not."""
-    parts = {"fusion": f"{type(fusion).__name__} {fusion.config}", "loss": _described(loss)}
+    parts = {"fusion": f"{_kinds(fusion)} {fusion.config}", "loss": _described(loss)}
     for name, features in (("training clips", train), ("validation clips", validation)):
         said = hashlib.sha256("\n".join(features.sentence_ids).encode())
-        said.update(np.ascontiguousarray(features.speech[:: max(1, len(features) // 1000)]).tobytes())
+        for vectors in (features.speech, features.picture, features.text):
+            said.update(np.ascontiguousarray(vectors[:: max(1, len(features) // 1000)]).tobytes())
         parts[name] = f"{len(features)} ({said.hexdigest()[:8]})"
     settings_that_count = {name: value for name, value in asdict(settings).items() if name != "checkpoint_every"}
     return {**parts, **settings_that_count, "processes": processes()}
+
+
+def _kinds(fusion: Fusion) -> str:
+    """Its class; of a pooled one also the classes of pooling and fusion, whose weights may have the same names."""
+    kinds = []
+    for module in fusion.modules():
+        if isinstance(module, Fusion | Pooling):
+            kinds.append(type(module).__name__ + (f" {module.normaliser}" if isinstance(module, Pooling) else ""))
+    return ", ".join(kinds)
 
 
 def _described(loss: Loss) -> str:

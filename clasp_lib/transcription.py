@@ -1,23 +1,65 @@
-"""Speech to text by CTC: the other way to search speech, and the yardstick that CLASP is held against.
+"""Speech to text: the other way to search speech, and the yardstick that CLASP is held against.
 
 A transcript pipeline recognises the words, then embeds the text. It needs a recogniser for the language; its mistakes
-are counted in letters and words.
+are counted in letters and words. `load_recogniser` takes any HuBERT or wav2vec2 with a CTC head, and any Whisper.
 """
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from clasp_lib.encoders.checkpoints import resolve
+from clasp_lib.encoders.checkpoints import Frozen, resolve
 from clasp_lib.encoders.speech import SpeechModel
-from clasp_lib.errors import CheckpointError, ClaspError, MissingDependencyError
+from clasp_lib.errors import AudioError, CheckpointError, ClaspError, MissingDependencyError
 from clasp_lib.metrics import Interval
+
+
+class Recogniser(Protocol):
+    """What a transcript pipeline needs: waves at `sampling_rate`, each `(samples,)`, to texts, in the order given."""
+
+    name: str
+    sampling_rate: int
+
+    def transcribe(
+        self, waves: Sequence[np.ndarray], batch_size: int = 16, show_progress_bar: bool = False
+    ) -> list[str]: ...
+
+
+def load_recogniser(
+    name: str, *, device: str | torch.device | None = None, language: str | None = None
+) -> Transcriber | Whisper:
+    """A recogniser of speech; what kind, its configuration says, not its name.
+
+    Args:
+        name: "pocket-ctc", a local folder, or a hub id such as "facebook/hubert-large-ls960-ft",
+            "facebook/wav2vec2-base-960h" or "openai/whisper-small".
+        device: "cuda", "cpu", ...; the GPU where there is one if not given.
+        language: for Whisper, see there; a CTC model has the language that it was trained on.
+
+    Raises:
+        CheckpointError: no such checkpoint, or one that does not recognise speech.
+        ClaspError: a language for a CTC model, or one that this Whisper does not have.
+    """
+    from transformers import AutoConfig
+
+    try:
+        kind = AutoConfig.from_pretrained(resolve(name)).model_type
+    except CheckpointError:
+        raise
+    except Exception as error:  # transformers, json and the hub each raise their own kinds
+        raise CheckpointError(f"{name}: cannot be loaded as a recogniser ({error}).") from error
+    if kind == "whisper":
+        return Whisper(name, language=language, device=device)
+    if language is not None:
+        raise ClaspError(f"language {language!r}: {name} is a {kind} model, which has one language. Leave it out.")
+    return Transcriber(name, device=device)
 
 
 class Transcriber(SpeechModel):
@@ -52,6 +94,104 @@ class Transcriber(SpeechModel):
                     texts[i] = self._tokenizer.decode(symbols, group_tokens=False, skip_special_tokens=True).strip()
                 bar.update(len(batch))
         return texts
+
+
+class Whisper(Frozen):
+    """Any Whisper (Radford et al. 2023) of transformers, decoded greedily: it writes capitals, commas and digits.
+
+    Each clip is padded to 30 s, so that a transcript does not depend on the clips beside it.
+
+    Args:
+        name: a local folder, or a hub id such as "openai/whisper-small".
+        language: what is spoken, "en", "fa", ...; None: it guesses, for each clip. What it writes is in that language.
+        device: "cuda", "cpu", ...; the GPU where there is one if not given.
+
+    Raises:
+        CheckpointError: no such checkpoint, or not a whole Whisper.
+        ClaspError: a language that it does not have.
+    """
+
+    def __init__(self, name: str, *, language: str | None = None, device: str | torch.device | None = None) -> None:
+        from transformers import WhisperForConditionalGeneration, WhisperProcessor
+
+        self.name, self.language = name, language
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        try:
+            folder = resolve(name)
+            self._processor: Any = WhisperProcessor.from_pretrained(folder)
+            with _quiet():
+                loaded: Any = WhisperForConditionalGeneration.from_pretrained(
+                    folder, dtype=torch.float32, output_loading_info=True
+                )
+            model, report = loaded
+        except CheckpointError:
+            raise
+        except Exception as error:  # transformers, safetensors and the hub each raise their own kinds
+            raise CheckpointError(f"{name}: cannot be loaded as a Whisper ({error}).") from error
+        if report["missing_keys"]:
+            missing = sorted(report["missing_keys"])
+            raise CheckpointError(f"{name}: lacks {len(missing)} of the model's tensors, e.g. {missing[0]}.")
+        self._model = model.to(self.device).eval().requires_grad_(False)
+        self._options: dict[str, Any] = {"do_sample": False, "num_beams": 1, "return_timestamps": False}
+        self._options |= self._spoken(model.generation_config)
+        extractor = self._processor.feature_extractor
+        self.sampling_rate: int = extractor.sampling_rate
+        self.max_seconds: float = extractor.chunk_length
+
+    def transcribe(
+        self, waves: Sequence[np.ndarray], batch_size: int = 16, show_progress_bar: bool = False
+    ) -> list[str]:
+        """Waves at `sampling_rate`, each `(samples,)`, to texts, in the order given; "" where nothing is recognised.
+
+        Raises:
+            AudioError: a clip is empty, or longer than `max_seconds`, which is 30; cut it first.
+        """
+        for number, wave in enumerate(waves):
+            seconds = len(wave) / self.sampling_rate
+            if not 0 < seconds <= self.max_seconds:
+                raise AudioError(
+                    f"clip number {number} lasts {seconds:.1f} s: {self.name} hears up to {self.max_seconds} s at once."
+                )
+        texts = []
+        with tqdm(total=len(waves), desc="transcribing", unit="clip", disable=not show_progress_bar) as bar:
+            for start in range(0, len(waves), batch_size):
+                batch = [np.asarray(wave, np.float32) for wave in waves[start : start + batch_size]]
+                texts += self._heard(batch)
+                bar.update(len(batch))
+        return texts
+
+    @torch.inference_mode()
+    def _heard(self, batch: list[np.ndarray]) -> list[str]:
+        inputs = self._processor.feature_extractor(
+            batch, sampling_rate=self.sampling_rate, return_attention_mask=True, return_tensors="pt"
+        ).to(self.device)  # input_features: (clips, mel bands, 3000 frames)
+        with _quiet():
+            symbols = self._model.generate(**inputs, **self._options)  # (clips, tokens)
+        return [text.strip() for text in self._processor.batch_decode(symbols, skip_special_tokens=True)]
+
+    def _spoken(self, settings: Any) -> dict[str, str]:
+        """What `generate` is told of the language; a Whisper of English alone must not be told any."""
+        if not getattr(settings, "is_multilingual", False):
+            if self.language not in (None, "en"):
+                raise ClaspError(f"language {self.language!r}: {self.name} knows English only.")
+            return {}
+        languages = sorted(token[2:-2] for token in settings.lang_to_id)
+        if self.language is not None and self.language not in languages:
+            raise ClaspError(f"language {self.language!r}: {self.name} has {', '.join(languages)}.")
+        return {"task": "transcribe"} | ({} if self.language is None else {"language": self.language})
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the advice that transformers gives itself: Whisper's `generate` does what its callers should not."""
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
 
 
 def greedy(logits: torch.Tensor, frames: Sequence[int], blank: int = 0) -> list[list[int]]:

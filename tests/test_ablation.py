@@ -162,6 +162,8 @@ def test_cells_are_those_of_tuning_until_the_rates_are_known(tmp_path: Path) -> 
         (('"huber"]\nseeds = 2\n', '"huber"]\nseeds = 1\n'), r"\[\[grid\]\] 2: seeds is 1"),
         (('"pocket"', '"socket"'), "profile 'socket' is not known"),
         (("epochs = 2", "epochs = 2.5"), r"\[settings\]: epochs is 2.5; expected int"),
+        (("epochs = 2", "epochs = 0"), r"\[settings\]: epochs is 0; give 1 or more"),
+        (("epochs = 2", 'precision = "float8"'), r"\[settings\]: precision 'float8' is not known"),
         (("epochs = 2", "seed = 2"), r"\[settings\]: 'seed' is not known"),
         (("epochs = 2", "learning_rate = 0.1"), "'learning_rate' is not known"),
         (("[1e-3, 5e-3]", "[]"), "learning_rates is"),
@@ -356,8 +358,12 @@ def test_the_command_writes_the_record_and_prints_verdicts(
     assert main([spec, "--folder", str(work), "--output", str(output)]) == 0
     assert without_clock(json.loads(output.read_text("utf-8"))) == without_clock(record)
     assert "more than one layer?: not shown that concatenation and linear differ" in capsys.readouterr().out
-    assert main([str(tmp_path / "none.toml"), "--folder", str(work), "--output", str(output)]) == 1
-    assert "error: " in capsys.readouterr().err
+    for bad in (
+        [str(tmp_path / "none.toml"), "--output", str(output)],
+        [spec, "--output", str(output / "record.json")],
+    ):
+        assert main([*bad, "--folder", str(work)]) == 1
+        assert "error: " in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main([spec, "--folder", str(work), "--output", str(output), "--workers", "0"])
 

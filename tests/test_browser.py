@@ -33,7 +33,10 @@ PLAY_TIMEOUT_MS = 10_000
 ALLOWED_HOSTS: frozenset[str] = frozenset()
 
 # Chapters without a sound have failed their reader.
-PAGES_WITH_SOUND = {"notebooks/01_search", "notebooks/02_speech_brown", "notebooks/11_evaluation"}
+PAGES_WITH_SOUND = {
+    *("notebooks/01_search", "notebooks/02_speech_brown", "notebooks/11_evaluation", "notebooks/12_transcripts"),
+    *("notebooks/14_robustness", "notebooks/15_space", "notebooks/16_probes"),
+}
 
 # A clip may be long; it is played only until sound has certainly begun.
 PLAY = f"""async audio => {{

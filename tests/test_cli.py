@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,11 @@ import pytest
 from conftest import Clip, Tiny
 
 from clasp_lib import CLASP, profiles
-from clasp_lib.cli import main
+from clasp_lib.cli import _meanings, main
 from clasp_lib.corpus import pocket_brown
 from clasp_lib.profiles import Profile
 from clasp_lib.synthesis import ESpeak
+from clasp_lib.training import TrainingSettings
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -69,6 +71,14 @@ def test_started_again_it_is_finished_and_other_settings_are_refused(
     assert "error: " in (message := capsys.readouterr().err) and "learning_rate 0.001, not 0.5" in message
 
 
+def test_what_does_not_go_together_is_refused_before_anything_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delattr(Profile, "dataset")
+    assert main(["train", str(tmp_path), "--fusion", "attention+linear", "--loss", "augmentation"]) == 1
+    assert "'augmentation' compares mean vectors, and 'attention+linear' takes frames" in capsys.readouterr().err
+
+
 def test_names_that_are_not_known_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", str(tmp_path / "a"), "--fusion", "glue"]) == 1
     assert "fusion 'glue' is not known" in capsys.readouterr().err
@@ -79,6 +89,19 @@ def test_names_that_are_not_known_are_refused(tmp_path: Path, capsys: pytest.Cap
         main([])
 
 
+def test_what_cannot_be_done_is_said_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", str(tmp_path / "a"), "--epochs", "0"]) == 1
+    assert capsys.readouterr().err == "error: epochs is 0; give 1 or more.\n"
+    (tmp_path / "file").write_text("in the way")
+    assert main(["train", str(tmp_path / "file"), "--fusion", "linear", "--epochs", "1"]) == 1
+    assert "file/run: cannot be written" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_every_setting_is_explained() -> None:
+    assert set(_meanings()) >= {field.name for field in fields(TrainingSettings)}
+    assert _meanings()["patience"] == "epochs without a better validation MRR after which training stops"
+
+
 @pytest.mark.slow
 def test_two_processes_of_torchrun_train_as_one(tmp_path: Path) -> None:
     environment = os.environ | {"CLASP_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
@@ -86,9 +109,9 @@ def test_two_processes_of_torchrun_train_as_one(tmp_path: Path) -> None:
     options = ["--profile", "paper-tiny", "--fusion", "linear", "--epochs", "2", "--batch-size", "8"]
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     for launcher, folder in (([], "one"), (torchrun, "two")):
-        subprocess.run(
-            [sys.executable, *launcher, *command, str(tmp_path / folder), *options], env=environment, check=True
-        )
+        line = [sys.executable, *launcher, *command, str(tmp_path / folder), *options]
+        ended = subprocess.run(line, env=environment, check=True, stdout=subprocess.PIPE, text=True)
+        assert ended.stdout.count("validation MRR") == 1, "the first process speaks for all"
     one, two = (
         [json.loads(line) for line in (tmp_path / folder / "run" / "log.jsonl").read_text("utf-8").splitlines()]
         for folder in ("one", "two")

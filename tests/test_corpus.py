@@ -272,9 +272,9 @@ def test_texts_that_sound_the_same_are_the_same(one: str, other: str) -> None:
 def test_translations_are_of_test_sentences_and_in_their_script() -> None:
     test = {sentence.id for sentence in split_by_text(pocket_brown())["test"]}
     translations = pocket_translations()
-    assert list(translations) == ["de", "fr", "fa", "zh"]
+    assert list(translations) == ["de", "fr", "es", "fa", "zh"]
     for texts in translations.values():
-        assert len(texts) == 20 and set(texts) <= test and len(set(texts.values())) == 20
+        assert len(texts) == 40 and set(texts) <= test and len(set(texts.values())) == 40
     assert all("ARABIC" in unicodedata.name(text[0]) for text in translations["fa"].values())
     assert all("CJK" in unicodedata.name(text[0]) for text in translations["zh"].values())
 

@@ -1,19 +1,15 @@
-"""Protocols and the command line: what is printed is what was measured."""
+"""Reports of both directions, and paired comparisons: what is said is what was measured."""
 
 from __future__ import annotations
 
-import csv
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Clip
 
-from clasp_lib import CLASP, RetrievalReport, evaluate_retrieval
-from clasp_lib.audio import encode_audio
-from clasp_lib.errors import ClaspError, DatasetError
-from clasp_lib.evaluation import compare, evaluate_both_directions, evaluate_folder, main
+from clasp_lib import RetrievalReport, evaluate_retrieval
+from clasp_lib.errors import ClaspError
+from clasp_lib.evaluation import compare, evaluate_both_directions, first_rows
 from clasp_lib.metrics import MEASURES, per_query, rank_queries
 
 
@@ -84,6 +80,15 @@ def test_a_text_that_occurs_twice_is_one_text() -> None:
     assert to_text.mean_rank.value == pytest.approx(4 / 3)
 
 
+def test_both_directions_follow_the_same_rules() -> None:
+    speech, text = noisy_pairs(30, 0.8)
+    rules = {"seed": 5, "ties": "optimistic", "method": "percentile", "resamples": 50}
+    reports = evaluate_both_directions(speech, text, range(30), **rules)
+    assert reports["speech_to_text"] == evaluate_retrieval(speech, text, range(30), range(30), **rules)
+    assert reports["text_to_speech"] == evaluate_retrieval(text, speech, range(30), range(30), **rules)
+    assert first_rows(["b", "a", "b"]) == {"b": 0, "a": 1}
+
+
 def test_recordings_of_one_sentence_make_the_interval_wider() -> None:
     speech, text = noisy_pairs(50, 1.0)
     ids = [f"s{i}" for i in range(50)]
@@ -140,52 +145,3 @@ def test_an_unknown_measure_is_refused_with_the_choice() -> None:
     speech, text = noisy_pairs(5, 0.1)
     with pytest.raises(ClaspError, match=r"'accuracy'.*hits_at_1"):
         compare(speech, speech, text, range(5), "accuracy")
-
-
-# A folder of recordings, and the command line ----------------------------------------------------------------------
-
-
-@pytest.fixture
-def folder(tmp_path: Path, clips: list[Clip]) -> Path:
-    with open(tmp_path / "metadata.csv", "w", encoding="utf-8", newline="") as table:
-        writer = csv.writer(table)
-        writer.writerow(["file", "text"])
-        for number, clip in enumerate(clips):
-            (tmp_path / f"{number}.mp3").write_bytes(encode_audio(clip.samples, 16_000, "MP3"))
-            writer.writerow([f"{number}.mp3", clip.text])
-    return tmp_path
-
-
-def test_the_command_line_prints_what_was_measured(
-    model: CLASP, folder: Path, capsys: pytest.CaptureFixture[str], tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    saved = str(tmp_path_factory.mktemp("saved") / "model")
-    model.save_pretrained(saved)
-    expected = evaluate_folder(model, folder, seed=3)
-    assert main([str(folder), "--model", saved, "--seed", "3", "--json"]) == 0
-    printed = json.loads(capsys.readouterr().out)
-    assert {name: RetrievalReport.from_dict(report) for name, report in printed.items()} == expected
-    assert printed["text_to_speech"]["n"] == 6
-    assert main([str(folder), "--model", saved]) == 0
-    text = capsys.readouterr().out
-    for name in ("text to speech", "speech to text", "6 queries, 6 candidates", *MEASURES):
-        assert name in text
-
-
-def test_the_command_line_says_what_went_wrong(
-    folder: Path, capsys: pytest.CaptureFixture[str], model: CLASP, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    saved = str(tmp_path_factory.mktemp("saved") / "model")
-    model.save_pretrained(saved)
-    assert main([str(folder), "--model", str(folder / "nowhere")]) == 1
-    assert str(folder / "nowhere") in capsys.readouterr().err
-    (folder / "2.mp3").write_bytes(b"not audio")
-    assert main([str(folder), "--model", saved]) == 1
-    shown = capsys.readouterr()
-    assert shown.out == ""
-    assert shown.err.splitlines()[-1].startswith("error: ") and "2.mp3" in shown.err
-    (folder / "metadata.csv").unlink()
-    assert main([str(folder), "--model", saved]) == 1
-    assert "metadata.csv" in capsys.readouterr().err
-    with pytest.raises(DatasetError):
-        evaluate_folder(model, folder)

@@ -18,7 +18,7 @@ from clasp_lib.audio import encode_audio
 from clasp_lib.encoders import SpeechEncoder
 from clasp_lib.errors import AudioError, ClaspError, DatasetError
 from clasp_lib.features import Features, concatenate_features, extract_features, extract_frames
-from clasp_lib.speech_brown import _dataset, save_dataset
+from clasp_lib.speech_brown import dataset_of, save_dataset
 from clasp_lib.vector_store import join_stores
 
 ARRAYS = ("speech", "picture", "text")
@@ -65,7 +65,7 @@ def rows(clips: list[Clip]) -> list[dict]:
 
 @pytest.fixture(scope="module")
 def dataset(rows: list[dict]) -> Dataset:
-    return _dataset(rows)
+    return dataset_of(rows)
 
 
 def counted(encoders: Encoders, speech_share: int = 10**9) -> list[Counted]:
@@ -115,7 +115,7 @@ def test_a_stopped_run_goes_on_where_it_was(dataset: Dataset, encoders: Encoders
 def test_only_what_is_new_is_encoded(rows: list[dict], encoders: Encoders, tiny: Tiny, tmp_path: Path) -> None:
     def calls(rows: list[dict], encoders: Encoders) -> list[int]:
         used = counted(encoders)
-        extract_features(_dataset(rows), *used, folder=tmp_path)
+        extract_features(dataset_of(rows), *used, folder=tmp_path)
         return [encoder.calls for encoder in used]
 
     four = rows[:4]
@@ -147,26 +147,26 @@ def test_a_bad_clip_leaves_what_was_finished_and_nothing_else(
     rows: list[dict], encoders: Encoders, tmp_path: Path
 ) -> None:
     with pytest.raises(AudioError, match=r"three\.flac"):
-        extract_features(_dataset([*rows[:3], rows[3] | BAD, rows[4]]), *encoders, folder=tmp_path)
+        extract_features(dataset_of([*rows[:3], rows[3] | BAD, rows[4]]), *encoders, folder=tmp_path)
     assert [Path(name).suffix for name in files(tmp_path)] == [".safetensors"]
 
 
 def test_a_skipped_clip_is_reported_with_its_reason_and_not_replaced(
     rows: list[dict], encoders: Encoders, tmp_path: Path
 ) -> None:
-    dataset = _dataset([rows[0], rows[1] | {"text": " "}, *rows[2:3], rows[3] | BAD, rows[4]])
+    dataset = dataset_of([rows[0], rows[1] | {"text": " "}, *rows[2:3], rows[3] | BAD, rows[4]])
     for _ in range(2):  # the second time from what is stored
         features = extract_features(dataset, *encoders, folder=tmp_path, on_error="skip")
         assert features.sentence_ids == ["s0", "s2", "s4"] and len(features.speech) == 3
         assert [clip.id for clip in features.skipped] == ["c1", "c3"]
         assert "give a string with something in it" in features.skipped[0].reason
         assert "three.flac" in features.skipped[1].reason
-    alone = extract_features(_dataset([rows[0], rows[2], rows[4]]), *encoders)
+    alone = extract_features(dataset_of([rows[0], rows[2], rows[4]]), *encoders)
     np.testing.assert_allclose(features.speech, alone.speech, atol=1e-5)
     with pytest.raises(ClaspError, match=r"c1: .*give a string"):
         extract_features(dataset, *encoders, folder=tmp_path)
     with pytest.raises(DatasetError, match="none of 1 clips"):
-        extract_features(_dataset([rows[3] | BAD]), *encoders, on_error="skip")
+        extract_features(dataset_of([rows[3] | BAD]), *encoders, on_error="skip")
 
 
 def test_features_can_stay_on_disk(dataset: Dataset, encoders: Encoders, tmp_path: Path) -> None:
@@ -177,7 +177,7 @@ def test_features_can_stay_on_disk(dataset: Dataset, encoders: Encoders, tmp_pat
 
 def test_parts_are_joined_in_order(rows: list[dict], encoders: Encoders, dataset: Dataset) -> None:
     bad = rows[2] | BAD | {"id": "bad"}
-    parts = [extract_features(_dataset(part), *encoders, on_error="skip") for part in (rows[:2], [bad, *rows[2:]])]
+    parts = [extract_features(dataset_of(part), *encoders, on_error="skip") for part in (rows[:2], [bad, *rows[2:]])]
     joined, whole = concatenate_features(parts), extract_features(dataset, *encoders)
     for name in ARRAYS:
         np.testing.assert_allclose(getattr(joined, name), getattr(whole, name), atol=1e-5)
@@ -218,7 +218,7 @@ def test_a_damaged_shard_is_named(dataset: Dataset, encoders: Encoders, tmp_path
 
 def test_a_dataset_without_clips_is_refused(encoders: Encoders) -> None:
     with pytest.raises(ClaspError, match="no clips"):
-        extract_features(_dataset([]), *encoders)
+        extract_features(dataset_of([]), *encoders)
 
 
 EXTRACT = """
@@ -245,7 +245,9 @@ def test_a_run_killed_at_any_moment_ends_with_the_same_files(
     noise = np.random.default_rng(0)
     waves = [noise.standard_normal(n).astype(np.float32) for n in noise.integers(8_000, 48_000, 40)]
     audio = [{"bytes": encode_audio(0.2 * wave, 16_000, "FLAC"), "path": f"{i}.flac"} for i, wave in enumerate(waves)]
-    many = _dataset([rows[0] | {"id": f"n{i}", "text": f"Number {i}.", "audio": item} for i, item in enumerate(audio)])
+    many = dataset_of(
+        [rows[0] | {"id": f"n{i}", "text": f"Number {i}.", "audio": item} for i, item in enumerate(audio)]
+    )
     save_dataset(DatasetDict({"test": many}), tmp_path / "data")
 
     def run(folder: Path, kill_after: int | None = None, delay: float = 0.0) -> None:

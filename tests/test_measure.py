@@ -21,12 +21,10 @@ from clasp_lib.pretraining.measure import (
     HeldOut,
     brown_sentences,
     measure,
-    provenance,
     shortfalls,
     spoken,
     table,
     update_card,
-    write_record,
 )
 from clasp_lib.synthesis import ESpeak, Flite, Voice, draw_voices
 
@@ -116,13 +114,6 @@ def test_a_goal_is_held_against_the_best_model_not_the_transcript(found: dict[st
     value = max(found["systems"][name]["speech_to_text"]["hits_at_1"]["value"] for name in ("one", "two"))
     assert row["best"] in ("one", "two") and row["goal"] == f"{GOALS['pocket_brown_test']:.2f}"
     assert row["verdict"] == f"missed by {GOALS['pocket_brown_test'] - value:.2f}"
-
-
-def test_a_record_is_written_whole(tmp_path: Path) -> None:
-    file = tmp_path / "reports" / "record.json"
-    write_record(file, {**provenance(["one", "two"]), "value": 1})
-    assert json.loads(file.read_text("utf-8"))["command"] == "one two"
-    assert list(file.parent.iterdir()) == [file]
 
 
 def test_brown_sentences_are_plain_and_distinct(tmp_path: Path) -> None:

@@ -22,10 +22,9 @@ from clasp_lib.paper_tiny import (
     WAV2VEC2,
     WIDTHS,
     XLM_R,
-    _as_published,
-    _found_in_main,
     make_checkpoints,
 )
+from clasp_lib.paper_tiny.fusions import as_published, found_in_main
 
 
 @pytest.fixture(scope="module")
@@ -139,8 +138,8 @@ def test_the_published_fusions_are_modules_pickled_in_a_notebook(hub: Path, file
 @pytest.mark.parametrize(("name", "kind"), [("concatenation", "HubertLabseConcat"), ("gating", "HubertLabseGating")])
 def test_what_is_written_under_the_authors_names_is_read_under_ours(name: str, kind: str, tmp_path: Path) -> None:
     fusion = build_fusion(name, *WIDTHS.values())
-    module = _as_published(kind, fusion)
-    with _found_in_main(type(module)):
+    module = as_published(kind, fusion)
+    with found_in_main(type(module)):
         torch.save(module, tmp_path / "module.pt")
     _, again = read_published(tmp_path / "module.pt")
     state = again.state_dict()

@@ -17,17 +17,24 @@ import matplotlib.pyplot as plt
 
 from clasp_lib import evaluate_retrieval
 from clasp_lib.errors import MissingDependencyError
+from clasp_lib.metrics import Ranking
 from clasp_lib.plots import (
     ablation_chart,
     category_chart,
     disturbance_map,
+    group_chart,
     interval_chart,
     learning_curves,
+    pool_curve_chart,
     question_chart,
+    rank_chart,
+    robustness_chart,
+    shift_chart,
     similarity_heatmap,
     three_intervals_chart,
     waveform_and_spectrogram,
 )
+from clasp_lib.protocols import evaluate_groups, extrapolate, pool_curve
 from clasp_lib.training import History
 
 
@@ -66,6 +73,72 @@ def test_the_interval_chart_draws_the_intervals() -> None:
     ends = [segment[:, 0].tolist() for line in axes.collections for segment in line.get_segments()]
     assert ends == [pytest.approx([report.hits_at_1.low, report.hits_at_1.high])] * 2
     assert [label.get_text() for label in axes.get_yticklabels()] == ["one", "two"]
+
+
+def test_the_rank_chart_climbs_from_hits_at_1_to_all() -> None:
+    rank = np.array([1.0, 1.0, 3.0, 100.0])
+    (axes,) = rank_chart({"one": Ranking(rank, rank)}, {"soft": 10}).axes
+    line, mark = axes.lines
+    assert list(zip(*line.get_data(), strict=True)) == [(1, 0.5), (3, 0.75), (100, 1)]
+    assert (mark.get_xdata()[0], axes.texts[0].get_text()) == (10, " soft")
+
+
+def test_the_pool_curve_has_a_band_and_forecasts_beyond_it() -> None:
+    rank = np.random.default_rng(0).integers(1, 60, 300).astype(float)
+    ranking = Ranking(rank, rank)
+    curve = pool_curve(ranking, 299, range(300), [2, 30, 300], resamples=50)
+    further = extrapolate(ranking, 299, range(300), 600, "hits_at_1", resamples=50)
+    (axes,) = pool_curve_chart({"one": curve}, forecasts={"one": [further]}).axes
+    line, forecast, *_, chance = axes.lines
+    assert list(line.get_ydata()) == [report.hits_at_1.value for report in curve]
+    assert (forecast.get_xdata()[0], forecast.get_ydata()[0]) == (600, further.score.value)
+    assert chance.get_xdata()[[0, -1]] == pytest.approx([2, 600]) and chance.get_ydata()[0] == pytest.approx(0.5)
+    band = axes.collections[0].get_paths()[0].vertices
+    assert {round(y, 9) for x, y in band if x == 30} == {round(end, 9) for end in curve[1].hits_at_1[1:]}
+
+
+def test_the_group_chart_has_the_number_of_queries_and_marks_small_groups() -> None:
+    rng = np.random.default_rng(0)
+    text = rng.standard_normal((70, 4)).astype(np.float32)
+    speech = text + rng.standard_normal((70, 4)).astype(np.float32)
+    reports = evaluate_groups(speech, text, range(70), range(70), ["much_read"] * 60 + ["rare"] * 10)
+    (axes,) = group_chart({"category": reports}).axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["much read (n 60)", "rare (n 10)"]
+    full, *_ = dots = [line for line in axes.lines if line.get_marker() == "o"]
+    assert [dot.get_markerfacecolor() == "white" for dot in dots] == [False, True]
+    assert full.get_xdata()[0] == reports[0].measures["mrr"].value
+    mean = (60 * reports[0].measures["mrr"].value + 10 * reports[1].measures["mrr"].value) / 70
+    assert any(line.get_xdata()[0] == pytest.approx(mean) for line in axes.lines if line.get_linestyle() == ":")
+
+
+def test_the_robustness_chart_begins_clean_and_has_a_panel_for_each_disturbance() -> None:
+    def row(system: str, disturbance: str, strength: float | None, value: float) -> dict:
+        unit = None if strength is None else "units"
+        said = {"system": system, "disturbance": disturbance, "strength": strength, "real_strength": strength}
+        asked = {"direction": "speech_to_text", "measure": "mrr"}
+        return said | asked | {"unit": unit, "value": value, "low": value - 0.1, "high": value + 0.1}
+
+    rows = [row("one", "clean", None, 0.9), row("two", "clean", None, 0.5)]
+    rows += [row("one", "speed", s, v) for s, v in ((0.8, 0.6), (1.2, 0.7))]
+    rows += [row(name, "hum 50 Hz", s, v) for name in ("one", "two") for s, v in ((20, 0.4), (0, 0.2))]
+    rows += [row("one", "hum 50 Hz", 20, 0.1) | {"direction": "text_to_speech"}]
+    figure = robustness_chart(rows)
+    speed, hum = figure.axes
+    assert [speed.get_title(), hum.get_title()] == ["speed", "hum 50 Hz"]
+    (line,) = speed.lines
+    assert list(line.get_ydata()) == [0.6, 0.9, 0.7]
+    assert [label.get_text() for label in speed.get_xticklabels()] == ["0.8", "clean", "1.2"]
+    assert [list(line.get_ydata()) for line in hum.lines] == [[0.9, 0.4, 0.2], [0.5, 0.4, 0.2]]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["one", "two"]
+
+
+def test_the_shift_chart_has_the_largest_loss_on_top() -> None:
+    values = {"news": 0.1, "science_fiction": -0.2}
+    (axes,) = shift_chart(
+        [{"left_out": n, "value": v, "low": v - 0.1, "high": v + 0.1} for n, v in values.items()]
+    ).axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["science fiction", "news"]
+    assert axes.lines[0].get_xdata()[0] == -0.2 and axes.get_ylim()[0] > axes.get_ylim()[1]
 
 
 def test_the_ablation_chart_shows_every_seed_and_the_interval_over_both() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -9,10 +10,11 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from clasp_lib.errors import CheckpointError
 from clasp_lib.run_folder import RunFolder
-from clasp_lib.run_state import load_optimizer, load_state, named, optimizer_tensors, part, save_state
+from clasp_lib.run_state import load_optimizer, load_state, named, optimizer_tensors, part, save_state, written
 
 
 class Counter:
@@ -40,6 +42,30 @@ def test_a_state_comes_back_to_the_last_bit(tmp_path: Path) -> None:
     assert facts == {"list": [0.1, "x"], "none": None}
     assert found.keys() == tensors.keys() and all(torch.equal(found[name], x) for name, x in tensors.items())
     assert part("b", found).keys() == {"c"} and named("b", {"c": tensors["a"]}).keys() == {"b.c"}
+
+
+def test_what_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("in the way")
+    for blocked in (tmp_path / "file", tmp_path / "file" / "run"):
+        with pytest.raises(CheckpointError, match=f"{blocked}: cannot be written .*another folder"):
+            opened(blocked)
+    _, folder = opened(tmp_path / "run")
+    folder.save()
+    before = (tmp_path / "run" / "state.safetensors").read_bytes()
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(CheckpointError, match=r"state\.safetensors: cannot be written \(No space left on device\)"):
+        folder.save()
+    assert (tmp_path / "run" / "state.safetensors").read_bytes() == before
+    with pytest.raises(CheckpointError, match=r"model: cannot be written .disk full"), written("model"):
+        raise SafetensorError("disk full")  # which is no OSError
+    (tmp_path / "run" / "log.jsonl").unlink()
+    (tmp_path / "run" / "log.jsonl").mkdir()
+    with pytest.raises(CheckpointError, match=r"log\.jsonl: cannot be written"):
+        folder.add({"epoch": 1})
 
 
 def test_a_kill_while_writing_leaves_the_last_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,6 +159,30 @@ def test_without_a_folder_nothing_is_kept(tmp_path: Path, monkeypatch: pytest.Mo
     folder.save_if_due()
     folder.close()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("facts", [{"x": 1}, [1], {"description": {"speed": 1}}])
+def test_a_state_of_something_else_is_refused(facts: Any, tmp_path: Path) -> None:
+    save_state(tmp_path / "state.safetensors", {"count": torch.zeros(())}, facts)
+    with pytest.raises(CheckpointError, match=r"state\.safetensors: is not the state of such a run"):
+        opened(tmp_path)
+
+
+def test_a_state_that_lacks_something_is_refused(tmp_path: Path) -> None:
+    save_state(tmp_path / "state.safetensors", {"sum": torch.zeros(())}, {"description": {"speed": 1}, "epochs": 0})
+    with pytest.raises(CheckpointError, match=r"is not the state of such a run .*'count'"):
+        opened(tmp_path)
+
+
+def test_a_damaged_log_is_no_reason_to_stop(tmp_path: Path) -> None:
+    run, folder = opened(tmp_path)
+    run.count += 1
+    folder.add({"epoch": 1})
+    folder.close()
+    with open(tmp_path / "log.jsonl", "ab") as log:
+        log.write(b"\xff\xfe")
+    assert opened(tmp_path)[0].count == 1
+    assert json.loads((tmp_path / "log.jsonl").read_bytes()) == {"epoch": 1}
 
 
 def test_another_run_is_refused(tmp_path: Path) -> None:

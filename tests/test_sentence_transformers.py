@@ -1,9 +1,8 @@
-"""CLASP behind the interface of sentence-transformers: the same vectors, its evaluators, and a task of MTEB."""
+"""CLASP behind the interface of sentence-transformers: the same vectors, and its evaluators."""
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -301,52 +300,3 @@ def test_its_evaluator_gives_the_measures_of_our_vectors(
     assert found["cosine_accuracy@5"] == pytest.approx((ranks <= 5).mean())
     assert found["cosine_mrr@10"] == pytest.approx((1 / ranks).mean())
     assert found["cosine_ndcg@10"] == pytest.approx((1 / np.log2(1 + ranks)).mean())
-
-
-@pytest.mark.slow
-def test_a_task_of_mteb_runs_on_it(
-    loaded: SentenceTransformer, model: CLASP, clips: list[Clip], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("MTEB_CACHE", str(tmp_path))
-    mteb = pytest.importorskip("mteb", "2.0", reason="mteb is optional: pip install 'mteb>=2' runs this test")
-    from datasets import Dataset
-    from mteb import abstasks
-
-    names = [str(number) for number in range(len(clips))]
-    audio = [{"array": clip.samples.tolist(), "sampling_rate": 16_000} for clip in clips]
-
-    class Sentences(abstasks.AbsTaskRetrieval):
-        """Find the clip in which a sentence is spoken."""
-
-        metadata = mteb.TaskMetadata(
-            name="SpokenSentences",
-            description="Find the clip in which a sentence is spoken.",
-            dataset={"path": "not/on-the-hub", "revision": "1"},
-            type="Any2AnyRetrieval",
-            category="t2a",
-            modalities=["audio", "text"],
-            eval_splits=["test"],
-            eval_langs=["eng-Latn"],
-            main_score="ndcg_at_10",
-        )
-
-        def load_data(self, *arguments: Any, **options: Any) -> None:
-            split = {
-                "queries": Dataset.from_dict({"id": names, "text": [clip.text for clip in clips]}),
-                "corpus": Dataset.from_dict({"id": names, "audio": audio}),
-                "relevant_docs": {name: {name: 1} for name in names},
-                "top_ranked": None,
-            }
-            self.dataset = {"default": {"test": split}}
-            self.data_loaded = True
-
-    wrapped = mteb.SentenceTransformerEncoderWrapper(loaded)
-    # A model that is not on the hub is one for texts only, as long as mteb is not told.
-    known = {"name": "test/clasp", "revision": "1", "modalities": ["text", "audio"]}
-    wrapped.mteb_model_meta = wrapped.mteb_model_meta.model_copy(update=known)
-    result = mteb.evaluate(wrapped, Sentences(), cache=None, show_progress_bar=False)
-    (scores,) = result.task_results[0].scores["test"]
-    ranks = ranks_of(model, clips, [clip.samples for clip in clips])
-    assert scores["ndcg_at_10"] == pytest.approx((1 / np.log2(1 + ranks)).mean(), abs=1e-4)
-    assert scores["mrr_at_10"] == pytest.approx((1 / ranks).mean(), abs=1e-4)
-    assert os.listdir(tmp_path) == []

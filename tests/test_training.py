@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -168,6 +169,25 @@ def test_what_cannot_be_trained_on_is_refused(train: Features, validation: Featu
             run(fresh(), bad_train, bad_validation, **options)
 
 
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"epochs": 0}, "epochs is 0; give 1 or more"),
+        ({"patience": 0}, "patience is 0; give 1 or more"),
+        ({"seed": -1}, "seed is -1; give 0 or more"),
+        ({"weight_decay": -0.1}, "weight_decay is -0.1; give 0 or more"),
+        ({"checkpoint_every": float("nan")}, "checkpoint_every is nan; give 0 or more"),
+        ({"learning_rate": -1e-3}, "learning_rate is -0.001; give more than 0"),
+        ({"clip_norm": 0.0}, "clip_norm is 0.0; give more than 0"),
+        ({"warm_up": 1.5}, "warm_up is 1.5; give a share"),
+        ({"precision": "float8"}, "precision 'float8' is not known. Choose from float32, mixed, bfloat16"),
+    ],
+)
+def test_settings_that_could_teach_nothing_are_refused(setting: dict[str, Any], message: str) -> None:
+    with pytest.raises(ClaspError, match=message):
+        TrainingSettings(**setting)
+
+
 class Stop(Exception):
     """What ends a run in the middle."""
 
@@ -257,6 +277,10 @@ def test_a_folder_of_another_run_is_refused(tmp_path: Path, train: Features, val
             train_fusion(fresh(), other, train, validation, settings, "cpu", False, tmp_path)
     with pytest.raises(CheckpointError, match="training clips 320"):
         kept(tmp_path, cut(train, 300), validation)
+    for column in ("speech", "picture", "text"):
+        changed = dataclasses.replace(train, **{column: getattr(train, column) + 1})
+        with pytest.raises(CheckpointError, match="training clips 320"):
+            kept(tmp_path, changed, validation)
     state = tmp_path / "state.safetensors"
     state.write_bytes(state.read_bytes()[:500])
     with pytest.raises(CheckpointError, match="is damaged, or not of this kind"):
@@ -319,6 +343,7 @@ def test_a_loss_gets_what_it_needs(train: Features, validation: Features) -> Non
         train_fusion(fresh(), Curious(), train, validation, settings, "cpu", show_progress_bar=False)
 
 
+@pytest.mark.filterwarnings("error:.*empty generator")  # of a loss without numbers of its own
 @pytest.mark.parametrize("name", LOSSES)
 def test_every_loss_trains(name: str, train: Features, validation: Features) -> None:
     rng = np.random.default_rng(0)
@@ -350,6 +375,24 @@ def test_frames_are_pooled_while_training(train: Features, validation: Features)
     assert history.best_mrr > 0.4
     with pytest.raises(ClaspError, match="takes frames"):
         run(fresh("attention+concatenation"), train, validation)
+
+
+def test_a_folder_of_another_pooling_is_refused(tmp_path: Path, train: Features, validation: Features) -> None:
+    """Its weights have the same names and shapes."""
+    framed = [
+        dataclasses.replace(f, frames=[torch.from_numpy(speech[None]) for speech in f.speech])
+        for f in (train, validation)
+    ]
+    settings = dataclasses.replace(SETTINGS, epochs=1)
+
+    def pooled(name: str) -> History:
+        return train_fusion(fresh(name), ContrastiveLoss(), *framed, settings, "cpu", False, tmp_path)
+
+    pooled("attention+linear")
+    assert len(pooled("attention+linear").rows) == 1
+    for other in ("sparsemax+linear", "label_attention+linear", "attention+speech_only"):
+        with pytest.raises(CheckpointError, match="belongs to a run with fusion Pooled, AttentionPooling softmax, Lin"):
+            pooled(other)
 
 
 def test_too_little_memory_says_what_helps(train: Features, validation: Features) -> None:

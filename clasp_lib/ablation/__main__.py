@@ -10,7 +10,7 @@ from pathlib import Path
 from clasp_lib.ablation.record import run_ablation
 from clasp_lib.ablation.specification import read_ablation
 from clasp_lib.errors import ClaspError
-from clasp_lib.pretraining.measure import write_record
+from clasp_lib.provenance import write_record
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -25,10 +25,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("--workers must be at least 1")
     try:
         record = run_ablation(read_ablation(args.spec), args.folder, args.workers)
-    except ClaspError as error:
+        write_record(args.output, record)
+    except (ClaspError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    write_record(args.output, record)
     for question in record["questions"]:
         print(f"{question['name']}: {question['verdict']} (p {question['corrected']:.4f}, corrected)")
     return 0

@@ -12,8 +12,8 @@ from clasp_lib.ablation.data import Data
 from clasp_lib.ablation.runs import Job, Result, run_jobs
 from clasp_lib.ablation.specification import Ablation, Cell, Question, System, cells, parse_ablation
 from clasp_lib.errors import ClaspError
-from clasp_lib.pretraining.measure import provenance
 from clasp_lib.profiles import get_profile
+from clasp_lib.provenance import provenance
 from clasp_lib.significance import PairedComparison, compare_systems, estimate, holm
 
 if TYPE_CHECKING:

@@ -106,6 +106,10 @@ def parse_ablation(spec: Mapping[str, Any], name: str) -> Ablation:
     of_settings = {key: kind for key, kind in of_settings.items() if key not in ("seed", "learning_rate")}
     settings = spec.get("settings", {})
     _check(settings, f"{name}, [settings]", of_settings)
+    try:
+        right_settings = replace(TrainingSettings(), **settings)
+    except ClaspError as error:
+        raise ClaspError(f"{name}, [settings]: {error}") from error
     rates = spec.get("learning_rates", [TrainingSettings().learning_rate])
     if not rates or any(not isinstance(rate, float) or not 0 < rate < 1 for rate in rates):
         raise ClaspError(f"{name}: learning_rates is {rates!r}; give numbers above 0 and below 1.")
@@ -137,7 +141,7 @@ def parse_ablation(spec: Mapping[str, Any], name: str) -> Ablation:
     if len({question.name for question in questions}) < len(questions):
         raise ClaspError(f"{name}: two questions have the same name.")
     return Ablation(
-        *(name, spec["profile"], default, replace(TrainingSettings(), **settings), tuple(rates)),
+        *(name, spec["profile"], default, right_settings, tuple(rates)),
         *(spec.get("tuning_seeds", 1), systems, tuple(questions), spec),
     )
 
@@ -178,12 +182,21 @@ def _product(grid: Mapping[str, Any], default: System, where: str) -> list[Syste
     return [System(fusion, loss, encoder) for encoder in encoders for fusion in fusions for loss in losses]
 
 
+def check_system(system: System) -> None:
+    """Find out in no time what training would find out after its features are made.
+
+    Raises:
+        ClaspError: fusion or loss is not known, or they do not go together.
+    """
+    fusion, loss = build_fusion(system.fusion, 64, 64, 64), build_loss(system.loss, 64)
+    if fusion.takes_frames and "other" in loss.needs:
+        raise ClaspError(f"{system.loss!r} compares mean vectors, and {system.fusion!r} takes frames.")
+
+
 def _check_system(system: System, seeds: int, where: str) -> None:
     try:
-        fusion, loss = build_fusion(system.fusion, 64, 64, 64), build_loss(system.loss, 64)
+        check_system(system)
     except ClaspError as error:
         raise ClaspError(f"{where}: {error}") from error
-    if fusion.takes_frames and "other" in loss.needs:
-        raise ClaspError(f"{where}: {system.loss!r} compares mean vectors, and {system.fusion!r} takes frames.")
     if seeds < 2:
         raise ClaspError(f"{where}: seeds is {seeds}; without a second one nothing is known of other seeds.")

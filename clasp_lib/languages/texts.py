@@ -103,9 +103,11 @@ def _translator(name: str) -> tuple[Any, Any]:
     from transformers import M2M100ForConditionalGeneration, M2M100Tokenizer
 
     try:
-        return M2M100Tokenizer.from_pretrained(name), M2M100ForConditionalGeneration.from_pretrained(name).eval()
+        tokenizer, model = M2M100Tokenizer.from_pretrained(name), M2M100ForConditionalGeneration.from_pretrained(name)
     except Exception as error:  # transformers, sentencepiece, safetensors and the hub each raise their own kinds
         raise CheckpointError(f"{name}: cannot be loaded as a model like M2M-100 ({error}).") from error
+    model.generation_config.max_length = None  # both have 200 there, beside which `max_new_tokens` would be a warning
+    return tokenizer, model.eval()
 
 
 def in_languages(

@@ -135,8 +135,8 @@ def _heads(args: argparse.Namespace) -> None:
     from clasp_lib.encoders.checkpoints import pocket_folder
     from clasp_lib.pretraining.clips import HELD_OUT_SPEAKERS, NOTHING, open_clips, read_training_recordings
     from clasp_lib.pretraining.heads import features_of_clips, train_heads
-    from clasp_lib.pretraining.measure import provenance, write_record
     from clasp_lib.profiles import get_profile
+    from clasp_lib.provenance import provenance, write_record
     from clasp_lib.training import TrainingSettings
 
     profile = get_profile("pocket")
@@ -165,8 +165,8 @@ def _ablate(args: argparse.Namespace) -> None:
     from clasp_lib.pretraining.ablation import ablate
     from clasp_lib.pretraining.clips import open_clips
     from clasp_lib.pretraining.loop import LoopSettings
-    from clasp_lib.pretraining.measure import provenance, write_record
     from clasp_lib.pretraining.speech import WEIGHTS, SpeechRecipe
+    from clasp_lib.provenance import provenance, write_record
 
     clips = args.workdir / "clips"
     train, held_out = open_clips(clips, "train", args.clips), open_clips(clips, "validation", 200)
@@ -183,6 +183,7 @@ def _measure(args: argparse.Namespace) -> None:
     from clasp_lib.model import SHIPPED as MODELS
     from clasp_lib.pretraining import measure
     from clasp_lib.profiles import get_profile
+    from clasp_lib.provenance import provenance, write_record
     from clasp_lib.transcription import Transcriber
 
     folders = {name: Path(folder) for name, _, folder in (pair.partition("=") for pair in args.recordings)}
@@ -200,8 +201,8 @@ def _measure(args: argparse.Namespace) -> None:
         print(name, found[name]["transcription"], flush=True)
         for system, both in found[name]["systems"].items():
             print(f"  {system:<28} HITS@1 {both['speech_to_text']['hits_at_1']}", flush=True)
-    record = {**measure.provenance(typed), "seed": profile.seed, "tests": found}
-    measure.write_record(pocket_folder("reports") / "retrieval.json", record)
+    record = {**provenance(typed), "seed": profile.seed, "tests": found}
+    write_record(pocket_folder("reports") / "retrieval.json", record)
     measure.update_card(pocket_folder("") / "README.md", record)
 
 

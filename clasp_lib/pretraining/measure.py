@@ -7,11 +7,7 @@ alone, and the transcript pipeline: recognise the words, then embed the text.
 from __future__ import annotations
 
 import concurrent.futures
-import datetime
-import json
 import os
-import platform
-import subprocess
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
@@ -26,6 +22,7 @@ from clasp_lib.evaluation import compare, evaluate_both_directions
 from clasp_lib.metrics import Interval
 from clasp_lib.model import CLASP
 from clasp_lib.profiles import Profile
+from clasp_lib.provenance import provenance, write_record  # noqa: F401
 from clasp_lib.speech_brown import read_recordings
 from clasp_lib.synthesis import ESpeak, Flite, Synthesizer, Voice, draw_voices
 from clasp_lib.transcription import Transcriber, error_rates, spelled
@@ -188,28 +185,3 @@ def _markdown(rows: Sequence[Mapping[str, str]]) -> str:
     """Rows as a table of Markdown."""
     lines = [list(rows[0]), ["---"] * len(rows[0]), *(list(row.values()) for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def write_record(file: Path, record: Mapping[str, Any]) -> None:
-    """JSON, whole or not at all."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = file.with_suffix(".tmp")
-    unfinished.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    unfinished.replace(file)
-
-
-def provenance(command: Sequence[str]) -> dict[str, str]:
-    """Command, date, machine, versions and commit, for a record."""
-    try:
-        run = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
-        commit = run.stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        commit = "unknown"
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} CPU cores"
-    return {
-        "command": " ".join(command),
-        "date": datetime.date.today().isoformat(),
-        "commit": commit,
-        "machine": f"{platform.system()} {platform.machine()}, {device}",
-        "versions": f"Python {platform.python_version()}, torch {torch.__version__}",
-    }

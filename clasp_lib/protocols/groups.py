@@ -111,7 +111,8 @@ def group_rows(
 
 
 def length_groups(lengths: Sequence[float], parts: int = 4) -> list[str]:
-    """Which of `parts` about equally large groups each length is in, as "3 to 7": the least and the most in the group.
+    """Which of `parts` about equally large groups each length is in, as "3 to 7": the least and the most in the group,
+    or "7" if they are the same.
 
     Equal lengths are in one group, so that there may be fewer groups than parts.
 
@@ -125,7 +126,8 @@ def length_groups(lengths: Sequence[float], parts: int = 4) -> list[str]:
         raise ClaspError(f"parts={parts}: give at least 2.")
     edges = np.quantile(values, np.arange(1, parts) / parts, method="inverted_cdf")  # lengths that occur
     part = np.searchsorted(edges, values)  # (n,): up to and with an edge is below it
-    names = {p: f"{values[part == p].min():g} to {values[part == p].max():g}" for p in np.unique(part)}
+    ends = {p: (values[part == p].min(), values[part == p].max()) for p in np.unique(part)}
+    names = {p: f"{low:g}" if low == high else f"{low:g} to {high:g}" for p, (low, high) in ends.items()}
     return [names[p] for p in part]
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from clasp_lib.errors import ClaspError
-from clasp_lib.metrics import Ranking, _checked, _equal_rows, hits_at, reciprocal_rank
+from clasp_lib.metrics import Ranking, checked_vectors, equal_rows, hits_at, reciprocal_rank
 from clasp_lib.significance import Interval, bootstrap_groups
 
 POOLS = (10, 100, 1000)
@@ -94,7 +94,7 @@ def soft_scores(
         ClaspError: shapes do not fit, values are not finite, a query has no positive, a pool is smaller than 2 or
             needs more wrong candidates than a query has.
     """
-    checked = _checked(query_vectors, candidate_vectors, query_ids, candidate_ids)
+    checked = checked_vectors(query_vectors, candidate_vectors, query_ids, candidate_ids)
     queries, candidates = (vectors.numpy() for vectors in checked)
     codes = {i: n for n, i in enumerate(dict.fromkeys(candidate_ids))}
     if orphans := [i for i in query_ids if i not in codes]:
@@ -107,7 +107,7 @@ def soft_scores(
     check_pools(pools, wrong)
     n, total = len(queries), len(candidates)
     steps = min(total, max(pools) - 1 + int(total - wrong.min()))  # enough, even if all positives are among them
-    copies, originals = _equal_rows(candidates)
+    copies, originals = equal_rows(candidates)
     above = {pool: np.empty((draws, n)) for pool in pools}
     tied = {pool: np.empty((draws, n)) for pool in pools}
     right_tied = np.empty(n)

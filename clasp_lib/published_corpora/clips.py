@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from clasp_lib.audio import SAMPLING_RATE, encode_audio, load_audio
 from clasp_lib.errors import ClaspError, DatasetError, TextError
-from clasp_lib.speech_brown import OnError, Skipped, _dataset
+from clasp_lib.speech_brown import OnError, Skipped, dataset_of
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -111,9 +111,9 @@ def collect(
         row = {"id": clip.id, "sentence_id": clip.sentence_id, "text": clip.text, "category": clip.category}
         rows.append(row | {"voice": clip.voice, "audio": audio, "duration": seconds})
         if len(rows) == _BLOCK:
-            blocks.append(_dataset(rows))
+            blocks.append(dataset_of(rows))
             rows = []
-    return concatenate_datasets([*blocks, _dataset(rows)]), skipped
+    return concatenate_datasets([*blocks, dataset_of(rows)]), skipped
 
 
 def _audio(clip: Clip, audio_format: AudioFormat | None) -> tuple[dict[str, Any], float]:

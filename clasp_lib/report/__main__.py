@@ -1,0 +1,21 @@
+"""`python -m clasp_lib.report FOLDER`, as `clasp evaluate FOLDER`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from clasp_lib.report.command import ABOUT, add_arguments, run
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse and run."""
+    parser = argparse.ArgumentParser(prog="python -m clasp_lib.report", description=ABOUT)
+    add_arguments(parser)
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    return run(parser.parse_args(given), ["python", "-m", "clasp_lib.report", *given])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
