@@ -90,10 +90,25 @@ class Transcriber(SpeechModel):
         with tqdm(total=len(waves), desc="transcribing", unit="clip", disable=not show_progress_bar) as bar:
             for batch in self._batches(waves, batch_size):
                 out, frames = self._outputs([waves[i] for i in batch])
-                for i, symbols in zip(batch, greedy(out.logits, frames, self._model.config.pad_token_id), strict=True):
-                    texts[i] = self._tokenizer.decode(symbols, group_tokens=False, skip_special_tokens=True).strip()
+                for i, text in zip(batch, self._read(out.logits, frames), strict=True):
+                    texts[i] = text
                 bar.update(len(batch))
         return texts
+
+    @torch.inference_mode()
+    def read(self, frames: Sequence[np.ndarray]) -> list[str]:
+        """Texts from the last hidden states of the same network, (frames, width) for each clip.
+
+        They are what `SpeechEncoder.frames` gives for the same checkpoint, which then need not run twice.
+        """
+        head = self._model.lm_head
+        logits = (head(torch.from_numpy(clip).to(self.device)[None]) for clip in frames)  # (1, frames, letters) each
+        return [self._read(scores, [len(clip)])[0] for scores, clip in zip(logits, frames, strict=True)]
+
+    def _read(self, logits: torch.Tensor, frames: Sequence[int]) -> list[str]:
+        """Logits (clips, frames, letters) to texts."""
+        rows = greedy(logits, frames, self._model.config.pad_token_id)
+        return [self._tokenizer.decode(row, group_tokens=False, skip_special_tokens=True).strip() for row in rows]
 
 
 class Whisper(Frozen):

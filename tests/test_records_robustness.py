@@ -24,7 +24,6 @@ from clasp_lib.records.robustness import (
     SPEECH_ONLY,
     TRIMMED,
     after_trimming,
-    read_frames,
     remembered,
     trimmed,
 )
@@ -85,14 +84,6 @@ def test_waves_from_which_the_same_is_left_are_encoded_once() -> None:
     assert system(longer).tolist() == system([np.pad(wave, 6_400) for wave in waves]).tolist()
     assert asked == [3]
     assert system([longer[2], longer[0], longer[2]])[:, 0].argsort().tolist() == [1, 0, 2] and asked == [3]
-
-
-def test_a_transcript_can_be_read_in_the_states_that_the_speech_encoder_gives(clips: list[Clip]) -> None:
-    waves = [clip.samples for clip in clips]
-    frames = CLASP.from_pretrained("pocket", device="cpu").speech_encoder.frames(waves)
-    transcriber = Transcriber("pocket-ctc", device="cpu")
-    found = read_frames(transcriber, frames)
-    assert found == transcriber.transcribe(waves) and any(found)
 
 
 def test_the_record_is_made_of_all_systems_in_every_cell(

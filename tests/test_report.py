@@ -24,7 +24,7 @@ from clasp_lib.evaluation import evaluate_both_directions
 from clasp_lib.metrics import MEASURES, Interval, rank_queries
 from clasp_lib.report import Report, charts, command, evaluate_folder, files, read_report, write_report
 from clasp_lib.report.__main__ import main
-from clasp_lib.report.contents import MEASURES as SAID
+from clasp_lib.report.blocks import MEASURES as SAID
 from clasp_lib.report.contents import WARNING
 from clasp_lib.report.markdown import escaped, markdown
 from clasp_lib.report.page import page

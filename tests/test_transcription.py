@@ -24,6 +24,7 @@ from transformers import (
     Wav2Vec2ForCTC,
 )
 
+from clasp_lib import CLASP
 from clasp_lib.errors import AudioError, CheckpointError, ClaspError, MissingDependencyError
 from clasp_lib.transcription import Transcriber, count_errors, error_rates, greedy, spelled
 
@@ -264,3 +265,11 @@ def test_a_missing_jiwer_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setitem(sys.modules, "jiwer", None)
     with pytest.raises(MissingDependencyError, match=r"pip install 'clasp-lib\[asr\]'"):
         count_errors(["a"], ["a"])
+
+
+def test_a_transcript_can_be_read_in_the_states_that_the_speech_encoder_gives(clips: list[Clip]) -> None:
+    waves = [clip.samples for clip in clips]
+    frames = CLASP.from_pretrained("pocket", device="cpu").speech_encoder.frames(waves)
+    transcriber = Transcriber("pocket-ctc", device="cpu")
+    found = transcriber.read(frames)
+    assert found == transcriber.transcribe(waves) and any(found)

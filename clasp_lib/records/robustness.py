@@ -21,7 +21,7 @@ from clasp_lib.pretraining.measure import TRANSCRIPT, HeldOut, pocket_brown_test
 from clasp_lib.profiles import Profile
 from clasp_lib.robustness import Heard, Row, System, compare_rows, curve_rows, hear
 from clasp_lib.training import TrainingSettings, train_fusion
-from clasp_lib.transcription import Transcriber, greedy
+from clasp_lib.transcription import Transcriber
 
 STRENGTHS: dict[str, tuple[float, ...]] = {
     "white noise": (20, 10, 0),
@@ -36,7 +36,7 @@ STRENGTHS: dict[str, tuple[float, ...]] = {
     "truncation": (0.1, 0.25, 0.5),
     "silence": (0.5, 1, 2),
 }
-"""What is measured: every kind of disturbance, and of the two mains frequencies one; about 25 s of one core for each."""
+"""What is measured: every kind of disturbance, of the mains frequencies one; about 25 s of one core for each."""
 
 BOTH, SPEECH_ONLY, PICTURE_ONLY, TRIMMED = "CLASP", "speech only", "picture only", "CLASP, trimmed"
 
@@ -128,7 +128,7 @@ def systems(
         return vectors
 
     def transcript(waves: list[np.ndarray]) -> np.ndarray:
-        texts = read_frames(transcriber, hidden(waves))
+        texts = transcriber.read(hidden(waves))
         return clasp.text_encoder.encode([text or "." for text in texts])  # what nobody understood needs a vector, too
 
     found: dict[str, System] = {BOTH: fused(clasp.fusion), SPEECH_ONLY: fused(speech_only.fusion)}
@@ -149,20 +149,6 @@ def remembered(encode: Callable[[list[np.ndarray]], _T]) -> Callable[[list[np.nd
         return last[0][1]
 
     return again
-
-
-def read_frames(transcriber: Transcriber, frames: Sequence[np.ndarray]) -> list[str]:
-    """What `transcriber` reads in the last hidden states of its own network, (frames, width) for each clip.
-
-    They are what a `SpeechEncoder` of the same checkpoint gives, which need not run twice.
-    """
-    model, texts = transcriber._model, []
-    with torch.inference_mode():
-        for clip in frames:
-            logits = model.lm_head(torch.from_numpy(clip).to(transcriber.device)[None])  # (1, frames, letters)
-            (symbols,) = greedy(logits, [len(clip)], model.config.pad_token_id)
-            texts.append(transcriber._tokenizer.decode(symbols, group_tokens=False, skip_special_tokens=True).strip())
-    return texts
 
 
 def trimmed(wave: np.ndarray) -> np.ndarray:

@@ -1,32 +1,17 @@
-"""What a report says, in order, before it is Markdown or a page: paragraphs, tables and plots."""
+"""What a report says, in order."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from clasp_lib.evaluation import RetrievalReport
 from clasp_lib.metrics import Interval
 from clasp_lib.protocols.groups import SMALL_GROUP
+from clasp_lib.report.blocks import MEASURES, WAYS, Block, Cell, Note, Plot, Section, Table
 from clasp_lib.report.charts import interval_plot, pool_plot
 from clasp_lib.report.measure import Report
-
-Cell: TypeAlias = "str | int | float | Interval"
-
-WAYS = {"text_to_speech": "text → speech", "speech_to_text": "speech → text"}
-
-MEASURES = {
-    "hits_at_1": ("HITS@1", "The share of queries whose first answer is right. 1 is best."),
-    "hits_at_5": ("HITS@5", "The share of queries with a right answer among the first five."),
-    "hits_at_10": ("HITS@10", "The share of queries with a right answer among the first ten."),
-    "mrr": ("MRR", "The mean of 1 / rank of the first right answer: 1 if it is always first, 0.5 if always second."),
-    "mean_rank": ("mean rank", "The mean place of the first right answer. 1 is best; a few far places weigh much."),
-    "median_rank": ("median rank", "Half of the queries find their answer at this place or before."),
-    "ndcg_at_10": ("nDCG@10", "How far up all right answers stand within the first ten, by 1 / log2(place + 1)."),
-    "map": ("MAP", "The share of right ones up to each right answer, averaged: it counts all right answers."),
-}
-"""The name of each measure, and what it says in plain words."""
+from clasp_lib.report.transcripts import beside_transcripts
 
 WARNING = (
     "A score without its pool means nothing: the first of 10 is easier to hit than the first of 10 000. Compare scores "
@@ -40,45 +25,6 @@ FEWEST = 5
 """Texts of a group that is shown: the interval of fewer is a false promise."""
 
 
-@dataclass(frozen=True)
-class Table:
-    """Rows of cells; intervals are shown as such, numbers to the right."""
-
-    head: Sequence[str]
-    rows: Sequence[Sequence[Cell]]
-    caption: str = ""
-
-
-@dataclass(frozen=True)
-class Plot:
-    """Drawn when asked; what it shows is also told in `alt`, and its numbers stand in a table or in `report.json`."""
-
-    caption: str
-    alt: str
-    draw: Callable[[str, str], str]
-    """A name for its parts, and the alternative text, to an `<svg>` element."""
-
-
-@dataclass(frozen=True)
-class Note:
-    """A paragraph that must not be missed."""
-
-    text: str
-
-
-Block: TypeAlias = "str | Table | Plot | Note"
-
-
-@dataclass(frozen=True)
-class Section:
-    """A heading and what is below it. on_page: told on the page only, not in Markdown."""
-
-    title: str
-    blocks: list[Block]
-    on_page: bool = False
-    folded: bool = field(default=False)
-
-
 def title(report: Report) -> str:
     """One line for the head of the page."""
     return f"{report.model['name'] or 'A model'} on {report.recordings['folder']}"
@@ -86,7 +32,7 @@ def title(report: Report) -> str:
 
 def sections(report: Report) -> list[Section]:
     """All that a report has to say."""
-    found = [_summary(report), _small_pools(report), *_groups(report), _transcripts(report), _trust(report)]
+    found = [_summary(report), _small_pools(report), *_groups(report), beside_transcripts(report), _trust(report)]
     return [section for section in [*found, _examples(report), _meaning(), _made(report)] if section is not None]
 
 
@@ -237,77 +183,6 @@ def _group_plot(column: str, way: str, groups: Sequence[Mapping[str, Any]]) -> P
     )
 
 
-def _transcripts(report: Report) -> Section | None:
-    found = report.transcripts
-    if found is None:
-        return None
-    blocks: list[Block] = [
-        f"The other way to search speech: recognise the words (here with {found['recogniser']}), then compare texts. "
-        "The oracle's transcripts are the true texts, spelled as a recogniser would: what is then missing is not the "
-        "recogniser's fault."
-    ]
-    if rates := found.get("transcription"):
-        said = [f"{name.replace('_', ' ')} {Interval(**value)}" for name, value in rates.items() if _is_interval(value)]
-        blocks.append(f"The transcripts' {' and '.join(said)}.")
-    columns = found["columns"]
-    for way, label in WAYS.items():
-        reports = {name: RetrievalReport.from_dict(ways[way]) for name, ways in columns.items() if way in ways}
-        rows = [[n, r.n, r.hits_at_1, r.mrr, r.mean_rank] for n, r in reports.items()]
-        pool = next(iter(reports.values())).candidates
-        blocks.append(Table(["system", "n", "HITS@1", "MRR", "mean rank"], rows, f"{label}, pool {pool:,}."))
-    if comparisons := found.get("comparisons"):
-        rows = [
-            [
-                f"{row['first']} minus {row['second']}",
-                f"{MEASURES.get(row['measure'], (row['measure'],))[0]}"
-                + (f", {WAYS.get(row['direction'], row['direction'])}" if "direction" in row else ""),
-                row["n"],
-                Interval(**row["difference"]),
-                f"{row.get('p_holm', row['p_value']):.4f}",
-            ]
-            for row in comparisons
-        ]
-        corrected = "corrected for the number of comparisons (Holm)" if "p_holm" in comparisons[0] else "not corrected"
-        head = ["difference", "measure", "n", "value", "p"]
-        blocks.append(Table(head, rows, f"Paired differences, query by query; p-values {corrected}."))
-    if found.get("costs"):
-        blocks += _costs(found["costs"])
-    return Section("Beside a transcript pipeline", blocks)
-
-
-def _costs(costs: Mapping[str, Any]) -> list[Block]:
-    """What `clasp_lib.costs.measure_costs` found: each system, then each stage."""
-    where = f"{costs['device']}, {costs['threads']} threads, batches of {costs['batch_size']}"
-    systems: list[list[Cell]] = []
-    stages: list[list[Cell]] = []
-    timed: dict[str, str] = {}
-    for name, of in costs["columns"].items():
-        memory = [_bytes(of["peak_memory"]["whole"])] if "peak_memory" in of else []
-        milliseconds = [_milliseconds(of[phase]["seconds"]) for phase in ("index", "query")]
-        sizes = [f"{of['whole']['parameters'] / 1e6:.2f} M", _bytes(of["whole"]["bytes"])]
-        systems.append([name, *milliseconds, *sizes, *memory])
-        for stage, taken in of["index"]["stages"].items():
-            timed.setdefault(stage, " ".join([_milliseconds(taken["value"]), f"[{_milliseconds(taken['low'])},",
-                                              f"{_milliseconds(taken['high'])}]"]))  # fmt: skip
-    for stage, size in costs["stages"].items():
-        stages.append([stage, timed.get(stage, ""), f"{size['parameters'] / 1e6:.2f} M", _bytes(size["bytes"])])
-    head = ["system", "a clip", "a text query", "parameters", "on disk", *["peak memory"][: len(systems[0]) - 5]]
-    about = (
-        f"What each costs, with every stage counted, on the first {costs['clips']} clips ({costs['seconds']:.0f} s; "
-        f"{where}); medians of {costs['passes']} passes."
-    )
-    index = "Stage by stage: a clip that enters the index, the median pass with the fastest and the slowest."
-    return [Table(head, systems, about), Table(["stage", "a clip", "parameters", "on disk"], stages, index)]
-
-
-def _milliseconds(seconds: float) -> str:
-    return f"{1000 * seconds:.3g} ms"
-
-
-def _bytes(count: float) -> str:
-    return f"{count / 1e6:,.1f} MB"
-
-
 def _trust(report: Report) -> Section:
     """Duplicates, leaks, what was left out."""
     blocks: list[Block] = []
@@ -383,7 +258,7 @@ def _made(report: Report) -> Section:
     rows: list[list[Cell]] = [
         ["command", made["command"] or "(from Python)"],
         ["date", made["date"]],
-        ["commit", made["commit"] or "(no checkout)"],
+        ["commit", made["commit"]],
         ["machine", made["machine"]],
         ["versions", ", ".join(f"{name} {version}" for name, version in made["versions"].items())],
         ["model", f"{model['name']}, fingerprint {model['fingerprint']}"],
@@ -398,10 +273,6 @@ def _made(report: Report) -> Section:
         counts = {group or "(not given)": n for group, n in report.recordings[name].items()}
         rows.append([name, ", ".join(f"{group} {n:,}" for group, n in counts.items())])
     return Section("How this was made", [Table(["what", "value"], rows)])
-
-
-def _is_interval(value: Any) -> bool:
-    return isinstance(value, Mapping) and set(value) == {"value", "low", "high"}
 
 
 def _group(group: Mapping[str, Any]) -> str:

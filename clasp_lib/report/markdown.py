@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-from clasp_lib.report.contents import Cell, Note, Plot, Table, sections, title
+from clasp_lib.report.blocks import Cell, Note, Plot, Table
+from clasp_lib.report.contents import sections, title
 from clasp_lib.report.measure import Report
 
 

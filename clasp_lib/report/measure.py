@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import csv
-import datetime
 import importlib.metadata
-import os
 import platform
 import shlex
-import subprocess
 import sys
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
@@ -17,7 +13,6 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
-import torch
 
 from clasp_lib.audio import load_audio
 from clasp_lib.errors import ClaspError, DatasetError
@@ -30,11 +25,12 @@ from clasp_lib.protocols import (
     length_groups,
     merge_duplicates,
     pool_curve,
-    refuse_leaks,
     wrong_candidates,
 )
 from clasp_lib.protocols.pools import POOLS
-from clasp_lib.speech_brown import OnError, load_dataset, read_recordings
+from clasp_lib.provenance import provenance
+from clasp_lib.report.leaks import check_leaks, read_table
+from clasp_lib.speech_brown import OnError, read_recordings
 from clasp_lib.transcription import Recogniser
 
 Side: TypeAlias = "tuple[np.ndarray, np.ndarray, list[Hashable], list[Hashable]]"
@@ -159,13 +155,13 @@ def evaluate_folder(
     if seed < 0:
         raise ClaspError(f"seed: {seed}; give 0 or more.")
     evaluate_retrieval(np.eye(2), np.eye(2), range(2), range(2), **settings)  # a wrong rule must not cost an hour
-    leaks = _leaks(train, folder, allow_leaks)  # nor a leak
+    leaks = check_leaks(train, folder, allow_leaks)  # nor a leak
     dataset, skipped = read_recordings(folder, on_error=on_error)
     if not len(dataset):
         raise DatasetError(f"{folder}: none of its {len(skipped)} recordings can be read, e.g. {skipped[0].reason}")
     files, texts, seconds = list(dataset["id"]), list(dataset["text"]), np.array(dataset["duration"], float)
     ids = merge_duplicates(texts, range(len(texts))).ids
-    table = {row["file"].strip(): row for row in _table(folder)}
+    table = {row["file"].strip(): row for row in read_table(folder)}
     columns = {name: [(table[file].get(name) or "").strip() for file in files] for name in ("category", "language")}
     columns["speaker"] = _numbered(list(dataset["voice"]))
     first = first_rows(ids)
@@ -298,81 +294,11 @@ def _duplicates(ids: Sequence[Hashable]) -> dict[str, int]:
     return {"texts": len(several), "clips": sum(several), "most": max(counts.values())}
 
 
-def _leaks(train: Sequence[str | Path], test: Path, allow: bool | Sequence[str]) -> dict[str, Any] | None:
-    """What training and test share, or an error; None if there is nothing to look into."""
-    if not train:
-        if allow:
-            raise ClaspError("allow_leaks: says what may be shared with the training data; name that with train.")
-        return None
-    learnt = [row for folder in train for row in _training_table(Path(folder))]
-    tested: list[dict[str, Any]] = [
-        {**row, "voice": row.get("speaker")} for row in _table(test)
-    ]  # `read_recordings` calls a speaker a voice
-    # A column without any value is not checked, and the report must not say that it was.
-    names = ["text", *(n for n in ("speaker", "voice") if all(any(row.get(n) for row in t) for t in (learnt, tested)))]
-    known, asked = ([{name: row.get(name) for name in names} for row in rows] for rows in (learnt, tested))
-    try:
-        leaks = refuse_leaks(known, asked, allow=allow)
-    except DatasetError as error:
-        raise DatasetError(f"{test}: {error} On the command line: --allow-leaks, perhaps with names.") from error
-    allowed = sorted(leak.column for leak in leaks.found)
-    return {"train": [Path(folder).resolve().name for folder in train], **leaks.to_dict(), "allowed": allowed}
-
-
-def _training_table(folder: Path) -> list[dict[str, Any]]:
-    """Texts and speakers of a folder of recordings, or texts and voices of a saved dataset without its test."""
-    if (folder / "metadata.csv").is_file():
-        return [{"text": row["text"], "speaker": row.get("speaker")} for row in _table(folder)]
-    if not (folder / "dataset_dict.json").is_file():
-        raise DatasetError(
-            f"{folder}: holds neither metadata.csv nor dataset_dict.json. Name a folder of training data."
-        )
-    dataset = load_dataset(folder)
-    learnt = [split for split in dataset if split != "test"]
-    return [
-        {"text": text, "voice": voice}
-        for split in learnt
-        for text, voice in zip(dataset[split]["text"], dataset[split]["voice"])
-    ]
-
-
-def _table(folder: Path) -> list[dict[str, str]]:
-    """The rows of `metadata.csv`, not looked at closely: `read_recordings` does that."""
-    file = folder / "metadata.csv"
-    try:
-        with open(file, encoding="utf-8-sig", newline="") as opened:
-            rows = list(csv.DictReader(opened))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DatasetError(f"{file}: cannot be read as a UTF-8 table ({error}).") from error
-    if any(row.get(name) is None for row in rows for name in ("file", "text")):
-        raise DatasetError(f"{file}: must have the columns file and text, filled in each row.")
-    return rows
-
-
 def _made(command: Sequence[str]) -> dict[str, Any]:
     """Command, date, commit of the library, machine and versions."""
-    home = Path(__file__).parents[1]
-    commit = None
-    try:
-        # Where the library is installed, the repository around it may be somebody else's.
-        tracked = ["git", "ls-files", "--error-unmatch", "__init__.py"]
-        subprocess.run(tracked, cwd=home, capture_output=True, check=True)
-        described = ["git", "describe", "--always", "--dirty", "--exclude", "*"]
-        commit = subprocess.run(described, cwd=home, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        pass
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} CPU cores"
-    packages = ("torch", "transformers", "sentence-transformers", "timm", "numpy")
-    return {
-        "command": shlex.join(command),
-        "date": datetime.date.today().isoformat(),
-        "commit": commit,
-        "machine": f"{platform.system()} {platform.machine()}, {device}",
-        "versions": {
-            "Python": platform.python_version(),
-            **{name: _version(name) for name in ("clasp-lib", *packages)},
-        },
-    }
+    packages = ("clasp-lib", "torch", "transformers", "sentence-transformers", "timm", "numpy")
+    versions = {"Python": platform.python_version(), **{name: _version(name) for name in packages}}
+    return {**provenance([shlex.join(command)]), "versions": versions}
 
 
 def _version(package: str) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from html import escape
 
 from clasp_lib.metrics import Interval
-from clasp_lib.report.contents import Block, Cell, Note, Plot, Section, Table, sections, title
+from clasp_lib.report.blocks import Block, Cell, Note, Plot, Section, Table
+from clasp_lib.report.contents import sections, title
 from clasp_lib.report.measure import Report
 
 _STYLE = """
