@@ -23,7 +23,7 @@ export PYTHONNOUSERSITE := 1
 unexport PYTHONPATH PYTHONHOME PIP_USER PIP_TARGET PIP_PREFIX
 
 .DEFAULT_GOAL := help
-.PHONY: help install book test test-all paper-tiny lint unit lab bench repository clean FORCE
+.PHONY: help install book test test-all paper-tiny lint unit lab bench records repository clean FORCE
 .NOTPARALLEL:
 
 help:
@@ -32,6 +32,7 @@ help:
 	@echo "make test-all    the same with the slow tests, and the chapters in the profile paper-tiny"
 	@echo "make lab         open the notebooks in JupyterLab"
 	@echo "make bench       run the benchmarks, side by side"
+	@echo "make records     measure anew what the result pages read (30 min)"
 	@echo "make clean       remove what was built; the environment stays in $(VENV)"
 	@echo "make repository URL=https://github.com/name/repository    set the public address"
 
@@ -114,6 +115,12 @@ lab: $(INSTALLED)
 
 bench: $(INSTALLED)
 	@for script in $(wildcard benchmarks/*.py); do echo "== $$script"; $(PY) "$$script" || exit 1; done
+
+# What the result pages read, measured anew. RECORDINGS="name=folder ..." adds recordings of people, BROWN=brown.zip the
+# Brown corpus.
+records: $(INSTALLED)
+	$(PY) -m clasp_lib.records $(RECORDINGS:%=--recordings %)
+	$(PY) -m clasp_lib.pretraining measure $(BROWN:%=--brown %) $(RECORDINGS:%=--recordings %)
 
 repository: | $(PY)
 	@$(PY) book/repository.py "$(URL)"
