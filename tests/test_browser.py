@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import shutil
 import threading
 import time
@@ -141,6 +142,7 @@ def test_page_works_in_a_browser(name: str, address: str, browser: Any) -> None:
         check_formulas(page, name)
         check_pictures(page, name)
         check_players(page, name)
+        check_tables(page, name)
     finally:
         page.close()
 
@@ -172,6 +174,12 @@ def check_pictures(page: Any, name: str) -> None:
         alt = state["alt"].strip()
         described = len(alt) >= MIN_ALT_LENGTH and " " in alt
         assert described, f"{name}: picture {state['source']} needs alt text, has {alt!r}"
+
+
+def check_tables(page: Any, name: str) -> None:
+    """No table of Markdown is left as its source."""
+    rule = re.search(r"\|\s*(-{3,}|—)\s*\|", page.locator("article").inner_text())
+    assert not rule, f"{name}: a table of Markdown was not set"
 
 
 def check_players(page: Any, name: str) -> None:
