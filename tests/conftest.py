@@ -5,6 +5,7 @@ Heavy libraries are imported inside the fixtures, so that a test of the files ar
 
 from __future__ import annotations
 
+import csv
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
@@ -13,6 +14,8 @@ import numpy as np
 import pytest
 
 if TYPE_CHECKING:
+    from datasets import Dataset
+
     from clasp_lib import CLASP
     from clasp_lib.encoders import SpectrogramEncoder, SpeechEncoder, TextEncoder
 
@@ -64,6 +67,28 @@ def test_data() -> Path:
     if not folder:
         pytest.skip("CLASP_TEST_DATA is not set: it names a folder of corpora and recordings that do not ship")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def spoken() -> Dataset:
+    """The test part of Pocket Brown, spoken anew: nothing here was stored by an earlier run."""
+    from clasp_lib import get_profile
+    from clasp_lib.speech_brown import build_speech_brown
+
+    profile = get_profile("pocket")
+    only_test = {"train": 0, "validation": 0, "test": profile.voices_per_sentence["test"]}
+    return build_speech_brown(
+        profile.sentences(), profile.synthesizer(), voices_per_sentence=only_test, seed=profile.seed
+    ).dataset["test"]
+
+
+def real_texts(test_data: Path, language: str) -> list[str]:
+    """What 100 volunteers of Common Voice read."""
+    file = test_data / "real_speech" / "common_voice_100" / language / "metadata.csv"
+    if not file.is_file():
+        pytest.skip(f"{file} is missing")
+    with open(file, encoding="utf-8-sig", newline="") as rows:
+        return [row["text"] for row in csv.DictReader(rows)]
 
 
 @pytest.fixture(scope="session")

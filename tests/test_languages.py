@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import sys
 import unicodedata
@@ -13,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import real_texts
 
 from clasp_lib.corpus import pocket_brown, pocket_translations
 from clasp_lib.errors import CheckpointError, ClaspError, MissingDependencyError, TextError
@@ -40,15 +40,6 @@ ENGLISH = {sentence.id: sentence.text for sentence in pocket_brown()}
 def one_hot(ids: list[str], found: list[str]) -> Vectors:
     """Each id's vector is that of what it is taken for."""
     return Vectors(np.eye(8, dtype=np.float32)[["abcdefgh".index(name) for name in found]], ids)
-
-
-def real_texts(test_data: Path, language: str) -> list[str]:
-    """What 100 volunteers of Common Voice read."""
-    file = test_data / "real_speech" / "common_voice_100" / language / "metadata.csv"
-    if not file.is_file():
-        pytest.skip(f"{file} is missing")
-    with open(file, encoding="utf-8-sig", newline="") as rows:
-        return [row["text"] for row in csv.DictReader(rows)]
 
 
 # Rows ---------------------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import Clip
+from datasets import Dataset
 
 from clasp_lib import CLASP, get_profile
 from clasp_lib.audio import load_audio
@@ -29,7 +30,6 @@ from clasp_lib.records.robustness import (
 )
 from clasp_lib.robustness import CLEAN, TALKERS
 from clasp_lib.shifts import domain_shift
-from clasp_lib.speech_brown import build_speech_brown
 from clasp_lib.transcription import Transcriber
 
 REPORTS = pocket_folder("reports")
@@ -146,13 +146,8 @@ def test_clean_the_systems_are_as_good_as_their_other_record_says(record: dict) 
             assert row["value"] == pytest.approx(there, abs=0.005), row["system"]
 
 
-def test_a_slice_of_the_record_is_what_this_machine_measures(record: dict) -> None:
+def test_a_slice_of_the_record_is_what_this_machine_measures(record: dict, spoken: Dataset) -> None:
     """A clip's own score needs no other clip but, for babble, those that talk: 21 clips, three cells each."""
-    profile = get_profile("pocket")
-    only_test = {"train": 0, "validation": 0, "test": profile.voices_per_sentence["test"]}
-    spoken = build_speech_brown(
-        profile.sentences(), profile.synthesizer(), voices_per_sentence=only_test, seed=profile.seed
-    ).dataset["test"]
     waves, numbers = [load_audio(item) for item in spoken["audio"]], record["slice"]["clips"]
     clasp, alone = (CLASP.from_pretrained(name, device="cpu") for name in ("pocket", "pocket-speech-only"))
     systems, _ = robustness.systems(clasp, alone, None, Transcriber("pocket-ctc", device="cpu"))

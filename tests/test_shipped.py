@@ -33,7 +33,6 @@ from clasp_lib.pretraining.measure import (
     update_card,
 )
 from clasp_lib.significance import Estimate, PairedComparison, holm, interval_over_seeds, sign_flip_test
-from clasp_lib.speech_brown import build_speech_brown
 from clasp_lib.transcription import Transcriber
 
 NAMES = sorted(set(MODELS) - {"pocket"})
@@ -55,16 +54,6 @@ def test_training_with_a_disturbance_helps_against_it_but_for_two() -> None:
 @pytest.fixture(scope="module")
 def models() -> dict[str, CLASP]:
     return {name: CLASP.from_pretrained(name, device="cpu") for name in NAMES}
-
-
-@pytest.fixture(scope="module")
-def spoken() -> Dataset:
-    """The test part of Pocket Brown, spoken anew: nothing here was stored by an earlier run."""
-    profile = get_profile("pocket")
-    only_test = {"train": 0, "validation": 0, "test": profile.voices_per_sentence["test"]}
-    return build_speech_brown(
-        profile.sentences(), profile.synthesizer(), voices_per_sentence=only_test, seed=profile.seed
-    ).dataset["test"]
 
 
 @pytest.fixture(scope="module")

@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import random
 import unicodedata
 from pathlib import Path
 
 import pytest
+from conftest import real_texts
 
 from clasp_lib.corpus import pocket_brown, pocket_translations
 from clasp_lib.errors import ClaspError, TextError
 from clasp_lib.text_normalisation import language_code, normalise, words
 
 LANGUAGES = ("en", "fa", "de", "fr", "es", "zh-CN")
-
-
-def texts_of(test_data: Path, language: str) -> list[str]:
-    file = test_data / "real_speech" / "common_voice_100" / language / "metadata.csv"
-    if not file.is_file():
-        pytest.skip(f"{file} is missing")
-    with open(file, encoding="utf-8-sig", newline="") as rows:
-        return [row["text"] for row in csv.DictReader(rows)]
 
 
 @pytest.mark.parametrize(
@@ -170,7 +162,7 @@ def test_the_shipped_translations_are_words_of_their_script() -> None:
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_real_texts_survive_another_spelling(test_data: Path, language: str) -> None:
     others = str.maketrans({"ی": "ي", "ک": "ك", "ا": "ا\u0640", ".": "۔", ",": "，", "'": "’", "。": " "})
-    texts = texts_of(test_data, language)
+    texts = real_texts(test_data, language)
     assert len(texts) == 100
     for text in texts:
         for other in (text.translate(others), text.upper(), unicodedata.normalize("NFD", text), f"«{text}»\u200f"):
@@ -186,7 +178,7 @@ def test_real_texts_become_words_of_their_alphabet(test_data: Path, language: st
         "es": "abcdefghijklmnopqrstuvwxyzáéíóúüñ",
         "fa": "آابپتثجچحخدذرزژسشصضطظعغفقکگلمنوهیئؤء",
     }
-    for text in texts_of(test_data, language):
+    for text in real_texts(test_data, language):
         found = words(text, language)
         if language == "zh-CN":
             assert found == [c for c in text if unicodedata.name(c).startswith("CJK")]
@@ -197,5 +189,5 @@ def test_real_texts_become_words_of_their_alphabet(test_data: Path, language: st
 
 def test_distinct_real_texts_stay_distinct(test_data: Path) -> None:
     for language in LANGUAGES:
-        texts = texts_of(test_data, language)
+        texts = real_texts(test_data, language)
         assert len({normalise(text, language) for text in texts}) == len(set(texts)), language

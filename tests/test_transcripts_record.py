@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from datasets import Dataset
 
-from clasp_lib import CLASP, RetrievalReport, get_profile
+from clasp_lib import CLASP, RetrievalReport
 from clasp_lib.audio import load_audio
 from clasp_lib.costs import DIRECT, ORACLE, RECOGNISED, STAGES
 from clasp_lib.encoders.checkpoints import pocket_folder
@@ -18,23 +18,12 @@ from clasp_lib.pipelines import COLUMNS, DIRECTIONS, embed_columns, word_errors
 from clasp_lib.pretraining.measure import recordings
 from clasp_lib.records.transcripts import MODELS, OWN, RECOGNISER, columns_of
 from clasp_lib.significance import holm
-from clasp_lib.speech_brown import build_speech_brown
 from clasp_lib.transcription import error_rates, load_recogniser, spelled
 
 
 @pytest.fixture(scope="module")
 def record() -> dict:
     return json.loads((pocket_folder("reports") / "transcripts.json").read_text("utf-8"))
-
-
-@pytest.fixture(scope="module")
-def spoken() -> Dataset:
-    """The test part of Pocket Brown, spoken anew."""
-    profile = get_profile("pocket")
-    only_test = {"train": 0, "validation": 0, "test": profile.voices_per_sentence["test"]}
-    return build_speech_brown(
-        profile.sentences(), profile.synthesizer(), voices_per_sentence=only_test, seed=profile.seed
-    ).dataset["test"]
 
 
 def test_the_record_says_how_it_was_made(record: dict) -> None:
