@@ -2,7 +2,7 @@
 
 VENV := .venv
 PYTHON ?= python3.11 python3.12 python3.13 python3
-EXTRAS := pocket,asr,translate,train,mteb,book,test
+EXTRAS := pocket,asr,search,demo,translate,train,mteb,book,test
 NOTEBOOKS := notebooks $(wildcard coursework)
 CELL_TIMEOUT := 1800
 
