@@ -34,11 +34,17 @@ def write_record(file: Path, record: Mapping[str, Any]) -> None:
 
 
 def _commit() -> str:
-    """Of this library, "-dirty" if its files are not all committed; "unknown" where it is not in its repository."""
+    """Of this library, "-dirty" if one of its files is not committed; "unknown" where it is not in its repository.
+
+    The records themselves do not count: a run writes several, one after the other.
+    """
     folder, file = os.path.split(__file__)
+    changes = ("status", "--porcelain", "--untracked-files=no", "--", ".", ":(exclude)pocket/reports")
+    found = []
     try:
-        for line in (("ls-files", "--error-unmatch", file), ("describe", "--always", "--dirty", "--exclude=*")):
+        for line in (("ls-files", "--error-unmatch", file), ("rev-parse", "--short", "HEAD"), changes):
             run = subprocess.run(["git", "-C", folder, *line], capture_output=True, text=True, check=True)
+            found.append(run.stdout.strip())
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
-    return run.stdout.strip()
+    return f"{found[1]}-dirty" if found[2] else found[1]

@@ -33,10 +33,15 @@ def test_the_commit_is_the_librarys_and_says_if_files_were_changed(
     library.write_text("1")
     monkeypatch.setattr(clasp_lib.provenance, "__file__", str(library))
     assert provenance([])["commit"] == "unknown"  # it lies in somebody's repository, and is no part of it
+    record = tmp_path / "pocket" / "reports" / "record.json"
+    record.parent.mkdir(parents=True)
+    record.write_text("{}")
     subprocess.run([*git, "add", "."], check=True)
     subprocess.run([*git, "commit", "-qm", "first"], check=True)
     commit = provenance([])["commit"]
     assert re.fullmatch("[0-9a-f]{7,}", commit)
+    record.write_text('{"value": 1}')  # as an earlier measurement of the same run does
+    assert provenance([])["commit"] == commit
     library.write_text("2")
     assert provenance([])["commit"] == f"{commit}-dirty"
 
