@@ -5,6 +5,8 @@ PYTHON ?= python3.11 python3.12 python3.13 python3
 EXTRAS := pocket,asr,search,demo,translate,train,mteb,book,test
 NOTEBOOKS := notebooks $(wildcard coursework)
 CELL_TIMEOUT := 1800
+# Tests run side by side, one thread each: much of them waits for one core. All cells of a notebook stay in one process.
+PYTEST = OMP_NUM_THREADS=1 $(PY) -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile
 
 BUILD := _build
 PY := $(VENV)/bin/python
@@ -76,6 +78,7 @@ $(BUILD)/.fresh-caches: $(BUILD)/.package-sources
 # --all: Sphinx would not read a page again that failed in the last build, and would miss its warning.
 $(BUILD)/html/.built: $(BUILD)/.book-sources $(BUILD)/.fresh-caches
 	@rm -rf $(BUILD)/html
+	@$(PY) book/execute.py $(BUILD)/.jupyter_cache --timeout $(CELL_TIMEOUT)
 	$(VENV)/bin/jupyter-book build . -W -n --keep-going --all \
 	  || { find $(BUILD)/html/reports -name '*.log' -exec cat {} + 2>/dev/null; exit 1; }
 	@touch $@
@@ -93,7 +96,7 @@ test-all: test paper-tiny
 
 # The chapters as they run on a GPU with a network, on tiny random stand-ins for everything published.
 paper-tiny: $(INSTALLED)
-	CLASP_PROFILE=paper-tiny $(PY) -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=$(CELL_TIMEOUT) --durations=10 $(NOTEBOOKS)
+	CLASP_PROFILE=paper-tiny $(PYTEST) --nbval-lax --nbval-current-env --nbval-cell-timeout=$(CELL_TIMEOUT) --durations=10 $(NOTEBOOKS)
 
 lint: $(INSTALLED)
 	$(PY) -m ruff check .
@@ -102,10 +105,10 @@ lint: $(INSTALLED)
 	$(VENV)/bin/codespell
 
 unit: $(BUILD)/html/.built
-	$(PY) -m pytest $(MARKERS)
+	$(PYTEST) $(MARKERS)
 
 $(BUILD)/.notebooks-checked: $(BUILD)/.notebook-sources $(BUILD)/.fresh-caches
-	$(PY) -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=$(CELL_TIMEOUT) --durations=10 $(NOTEBOOKS)
+	$(PYTEST) --nbval-lax --nbval-current-env --nbval-cell-timeout=$(CELL_TIMEOUT) --durations=10 $(NOTEBOOKS)
 	@touch $@
 
 # Working ---------------------------------------------------------------------------------------------------------

@@ -94,6 +94,7 @@ class CLASP(
         fusion: the trained part.
         speech_encoder, spectrogram_encoder, text_encoder: frozen; saved by name, not by weight.
         fusion_name: the fusion's name, as `clasp_lib.fusion.build_fusion` takes it.
+        name: what `from_pretrained` was called with; an index that the model builds remembers it.
 
     Raises:
         ClaspError: the widths of fusion and encoders do not fit.
@@ -106,6 +107,7 @@ class CLASP(
         spectrogram_encoder: SpectrogramEncoder,
         text_encoder: TextEncoder,
         fusion_name: str,
+        name: str | None = None,
     ) -> None:
         widths = {
             "speech_width": speech_encoder.dimension,
@@ -114,7 +116,7 @@ class CLASP(
         }
         if fusion.config != widths:
             raise ClaspError(f"the fusion was built for {fusion.config}, the encoders give {widths}.")
-        self.fusion, self.fusion_name = fusion.eval(), fusion_name
+        self.fusion, self.fusion_name, self.name = fusion.eval(), fusion_name, name
         self.speech_encoder, self.spectrogram_encoder, self.text_encoder = (
             speech_encoder,
             spectrogram_encoder,
@@ -357,7 +359,8 @@ class CLASP(
             raise
         except Exception as error:  # json, safetensors and torch each raise their own kinds
             raise CheckpointError(f"{name}: is not a CLASP model that can be loaded ({error}).") from error
-        return cls(fusion, speech, picture, text, config["fusion"])
+        known_as = str(folder.absolute()) if local and name not in SHIPPED else str(name)
+        return cls(fusion, speech, picture, text, config["fusion"], known_as)
 
 
 def _published_in(folder: Path) -> str | None:

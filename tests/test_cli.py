@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,7 +16,8 @@ import pytest
 from conftest import Clip, Tiny
 
 from clasp_lib import CLASP, profiles
-from clasp_lib.cli import _meanings, main
+from clasp_lib.cli import main
+from clasp_lib.cli.train import EXAMPLES, _meanings
 from clasp_lib.corpus import pocket_brown
 from clasp_lib.profiles import Profile
 from clasp_lib.synthesis import ESpeak
@@ -66,6 +68,11 @@ def test_started_again_it_is_finished_and_other_settings_are_refused(
     first, log = capsys.readouterr().out, (tmp_path / "run" / "log.jsonl").read_bytes()
     assert main(options) == 0
     assert capsys.readouterr().out == first
+    assert main([*options, "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert list(document) == ["folder", "best_epoch", "validation_mrr", "epochs"]
+    assert f"validation MRR {document['validation_mrr']:.3f}, epoch {document['best_epoch']}" in first
+    assert [row["epoch"] for row in document["epochs"]] == [1, 2]
     assert (tmp_path / "run" / "log.jsonl").read_bytes() == log
     assert main([*options, "--learning-rate", "0.5"]) == 1
     assert "error: " in (message := capsys.readouterr().err) and "learning_rate 0.001, not 0.5" in message
@@ -100,6 +107,13 @@ def test_what_cannot_be_done_is_said_in_one_line(tmp_path: Path, capsys: pytest.
 def test_every_setting_is_explained() -> None:
     assert set(_meanings()) >= {field.name for field in fields(TrainingSettings)}
     assert _meanings()["patience"] == "epochs without a better validation MRR after which training stops"
+
+
+def test_the_first_example_of_the_help_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    program, *line = shlex.split(EXAMPLES[0])
+    assert program == "clasp" and main([*line, "--epochs", "1"]) == 0
+    assert CLASP.from_pretrained("my_model").fusion_name == "gating"
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from clasp_lib.console import finish
 from clasp_lib.report.command import ABOUT, add_arguments, run
 
 
@@ -14,7 +15,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m clasp_lib.report", description=ABOUT)
     add_arguments(parser)
     given = sys.argv[1:] if arguments is None else list(arguments)
-    return run(parser.parse_args(given), ["python", "-m", "clasp_lib.report", *given])
+    line = ["python", "-m", "clasp_lib.report", *given]
+    parser.set_defaults(run=run, line=line)
+    return finish(lambda: parser.parse_args(given), line, program=arguments is None)
 
 
 if __name__ == "__main__":

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import os
-import sys
 from pathlib import Path
 
-import torch
-
-from clasp_lib.errors import ClaspError
+from clasp_lib.console import add_output_options, check_device, no_loading_bars, print_json, remark
 from clasp_lib.metrics import TIES
 from clasp_lib.model import CLASP, SHIPPED
 from clasp_lib.report.charts import require_matplotlib
@@ -47,47 +43,38 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ties", choices=TIES, default="expected", help=ties)
     parser.add_argument("--method", choices=METHODS, default="bca", help="of the intervals (default %(default)s)")
     parser.add_argument("--resamples", type=int, default=1_000, help="of the bootstrap (default %(default)s)")
+    add_output_options(parser, "the report, as report.json holds it")
 
 
-def run(args: argparse.Namespace, command: list[str] | None = None) -> int:
-    """Evaluate, write the report, print the short table; an error is one line, and exit code 1.
-
-    Args:
-        command: what the report says was run; default this process's.
-    """
-    try:
-        require_matplotlib()
-        check_output(args.output)
-        _check_device(args.device)
+def run(args: argparse.Namespace) -> int:
+    """Evaluate, write the report, print the short table. The report says that `args.line` was run."""
+    require_matplotlib()
+    check_output(args.output)
+    check_device(args.device)
+    with no_loading_bars():
         recogniser = load_recogniser(args.recogniser, device=args.device) if args.recogniser else None
-        report = evaluate_folder(
-            CLASP.from_pretrained(args.model, device=args.device),
-            args.folder,
-            name=args.model if args.model in SHIPPED else Path(args.model).name,
-            seed=args.seed,
-            ties=args.ties,
-            method=args.method,
-            resamples=args.resamples,
-            on_error=args.on_error,
-            train=args.train,
-            allow_leaks=False if args.allow_leaks is None else (args.allow_leaks or True),
-            recogniser=recogniser,
-            cost=not args.no_cost,
-            examples=0 if args.no_examples else EXAMPLES,
-            command=[os.path.basename(sys.argv[0]), *sys.argv[1:]] if command is None else command,
-        )
-        write_report(report, args.output)
-    except (ClaspError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    print(f"{report}\n\n{args.output / 'report.html'}")
+        model = CLASP.from_pretrained(args.model, device=args.device)
+    report = evaluate_folder(
+        model,
+        args.folder,
+        name=args.model if args.model in SHIPPED else Path(args.model).name,
+        seed=args.seed,
+        ties=args.ties,
+        method=args.method,
+        resamples=args.resamples,
+        on_error=args.on_error,
+        train=args.train,
+        allow_leaks=False if args.allow_leaks is None else (args.allow_leaks or True),
+        recogniser=recogniser,
+        cost=not args.no_cost,
+        examples=0 if args.no_examples else EXAMPLES,
+        command=args.line,
+    )
+    write_report(report, args.output)
+    if args.json:
+        print_json(report.to_dict())
+    else:
+        print(f"{report}\n\n{args.output / 'report.html'}")
     if report.skipped:
-        print(f"left out, as the report lists: {len(report.skipped)}", file=sys.stderr)
+        remark(f"left out, as the report lists: {len(report.skipped)}")
     return 0
-
-
-def _check_device(device: str | None) -> None:
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:  # torch's for a wrong name, and for one that it cannot have here
-        raise ClaspError(f"device {device!r}: cannot be used ({str(error).splitlines()[0]}).") from error

@@ -1,15 +1,10 @@
-"""The command line: `clasp train FOLDER` and `clasp evaluate FOLDER`, also as `python -m clasp_lib ...`.
-
-Training runs alone, or as several processes under torchrun.
-"""
+"""`clasp train FOLDER`: alone, or as several processes under torchrun (`torchrun ... -m clasp_lib train FOLDER`)."""
 
 from __future__ import annotations
 
 import argparse
 import inspect
 import re
-import sys
-from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_args
@@ -18,22 +13,33 @@ import torch
 
 from clasp_lib.ablation.data import Data, read_features, read_labels
 from clasp_lib.ablation.specification import System, check_system
+from clasp_lib.console import add_output_options, print_json, shows_progress
 from clasp_lib.corpus import SPLITS
 from clasp_lib.distributed import first_process_first, join_processes, leave_processes, rank
 from clasp_lib.encoders.checkpoints import Precision
-from clasp_lib.errors import ClaspError
 from clasp_lib.fusion import FUSIONS, build_fusion
 from clasp_lib.losses import LOSSES, build_loss
 from clasp_lib.model import CLASP
 from clasp_lib.pooling import POOLINGS
 from clasp_lib.profiles import PROFILES, get_profile
-from clasp_lib.report import command as evaluate
 from clasp_lib.run_state import written
 from clasp_lib.training import History, TrainingSettings, train_fusion
 
+ABOUT = "Train a fusion on a profile's dataset and save it as a CLASP model; started again, a stopped run goes on."
+
+EXAMPLES = (
+    "clasp train my_model --fusion gating --loss contrastive",
+    "torchrun --nproc-per-node 4 -m clasp_lib train my_model --precision mixed",
+)
+
 
 def train(
-    folder: Path, profile_name: str | None, fusion_name: str, loss_name: str, settings: TrainingSettings
+    folder: Path,
+    profile_name: str | None,
+    fusion_name: str,
+    loss_name: str,
+    settings: TrainingSettings,
+    show_progress_bar: bool = True,
 ) -> History:
     """Train a fusion on a profile's dataset and save it as a CLASP model in `folder`; started again, it goes on.
 
@@ -56,28 +62,15 @@ def train(
     if "train labels" in pieces:
         fusion.pooling.set_labels(read_labels(data.folder, pieces))  # type: ignore[union-attr, operator]
     loss = build_loss(loss_name, encoders[-1].dimension, len(set(train.categories)))
-    history = train_fusion(fusion, loss, train, validation, settings, device, folder=folder / "run")
+    history = train_fusion(fusion, loss, train, validation, settings, device, show_progress_bar, folder / "run")
     if rank() == 0:
         with written(folder):
             CLASP(fusion, *encoders, fusion_name=fusion_name).save_pretrained(folder)
     return history
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; an error is one line, and exit code 1."""
-    parser = argparse.ArgumentParser(prog="clasp", description="Search speech with text.")
-    commands = parser.add_subparsers(dest="command", required=True)
-    about = "Train a fusion on a profile's dataset and save it as a CLASP model; started again, a stopped run goes on."
-    _add_training(commands.add_parser("train", help="train a fusion on a profile's dataset", description=about))
-    about = "measure a model on a folder of recordings, and write a report"
-    evaluate.add_arguments(commands.add_parser("evaluate", help=about, description=evaluate.ABOUT))
-    given = parser.parse_args(arguments)
-    if given.command == "evaluate":
-        return evaluate.run(given, ["clasp", *(sys.argv[1:] if arguments is None else arguments)])
-    return _run_training(vars(given))
-
-
-def _add_training(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What `run` takes: every setting of the training has its option."""
     parser.add_argument("folder", type=Path, help="for the model, and the state and log of the run")
     parser.add_argument("--profile", choices=PROFILES, help="default: $CLASP_PROFILE, or pocket")
     kinds = f"one of {', '.join(FUSIONS)}, perhaps after one of {', '.join(POOLINGS)} and a +"
@@ -87,17 +80,19 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     settings = parser.add_argument_group("settings")
     for field in fields(TrainingSettings):
         _add_setting(settings, field.name, field.default, _meanings().get(field.name, ""))
+    add_output_options(parser, "with the keys folder, best_epoch, validation_mrr, epochs [epoch, loss, mrr, ...]")
+    parser.set_defaults(goes_on=True)
 
 
-def _run_training(given: Mapping[str, Any]) -> int:
-    try:
-        settings = TrainingSettings(**{field.name: given[field.name] for field in fields(TrainingSettings)})
-        history = train(given["folder"], given["profile"], given["fusion"], given["loss"], settings)
-    except (ClaspError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    if rank() == 0:
-        print(f"{given['folder']}: validation MRR {history.best_mrr:.3f}, epoch {history.best_epoch}")
+def run(args: argparse.Namespace) -> int:
+    """Train; the first process prints what came out."""
+    settings = TrainingSettings(**{field.name: getattr(args, field.name) for field in fields(TrainingSettings)})
+    history = train(args.folder, args.profile, args.fusion, args.loss, settings, shows_progress(args))
+    if rank() == 0 and args.json:
+        about = {"folder": str(args.folder), "best_epoch": history.best_epoch, "validation_mrr": history.best_mrr}
+        print_json(about | {"epochs": history.rows})
+    elif rank() == 0:
+        print(f"{args.folder}: validation MRR {history.best_mrr:.3f}, epoch {history.best_epoch}")
     leave_processes()
     return 0
 
@@ -117,7 +112,3 @@ def _add_setting(parser: argparse._ArgumentGroup, name: str, default: Any, meani
     else:
         kind = {int: "N", float: "X"}[type(default)]
         parser.add_argument(flag, type=type(default), default=default, metavar=kind, help=explained)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
