@@ -33,7 +33,7 @@ help:
 	@echo "make test        lint, unit tests, notebooks; builds the book first if it is stale"
 	@echo "make test-all    the same with the slow tests, and the chapters in the profile paper-tiny"
 	@echo "make lab         open the notebooks in JupyterLab"
-	@echo "make bench       run the benchmarks, side by side"
+	@echo "make bench       run the benchmarks, side by side (the first time an hour, 20 GB)"
 	@echo "make records     measure anew what the result pages read (30 min)"
 	@echo "make clean       remove what was built; the environment stays in $(VENV)"
 	@echo "make repository URL=https://github.com/name/repository    set the public address"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
@@ -108,26 +108,80 @@ def duration(item: AudioItem) -> float:
     return len(load_audio(item, max_seconds=None)) / SAMPLING_RATE
 
 
-def stream_audio(path: str | Path, block_seconds: float, sampling_rate: int = SAMPLING_RATE) -> Iterator[np.ndarray]:
-    """Yield a long file in mono blocks of about `block_seconds`, resampled as one signal, in constant memory."""
-    name = str(path)
-    with _opened(_existing_file(path), name) as file:
+def stream_audio(
+    item: AudioItem, block_seconds: float, sampling_rate: int = SAMPLING_RATE, *, source_rate: int | None = None
+) -> Iterator[np.ndarray]:
+    """Yield a recording of any length in mono blocks of about `block_seconds`, resampled as one signal.
+
+    A file is read in constant memory. Digital silence passes, and so does what is short: nobody knows what is to come.
+
+    Args:
+        source_rate: the rate of a bare array, in Hz; `sampling_rate` if not given.
+
+    Raises:
+        AudioError: as `load_audio`; what is wrong further on in a file is found when it is reached.
+    """
+    name = describe(item)
+    if isinstance(item, Mapping) and item.get("array") is None and item.get("bytes") is None and item.get("path"):
+        item = item["path"]
+    if isinstance(item, Mapping) and item.get("array") is None and isinstance(item.get("bytes"), bytes | bytearray):
+        yield from _stream_file(io.BytesIO(item["bytes"]), name, block_seconds, sampling_rate)
+    elif isinstance(item, str | Path):
+        yield from _stream_file(_existing_file(item), name, block_seconds, sampling_rate)
+    else:
+        rate = source_rate or sampling_rate
+        if isinstance(item, Mapping) and item.get("sampling_rate"):
+            rate = item["sampling_rate"]
+        samples = load_audio(item, rate, source_rate=rate, max_seconds=None)
+        size = max(1, round(block_seconds * rate))
+        yield from _resampled((samples[i : i + size] for i in range(0, len(samples), size)), rate, sampling_rate)
+
+
+def stream_chunks(
+    chunks: Iterable[np.ndarray], source_rate: int, sampling_rate: int = SAMPLING_RATE
+) -> Iterator[np.ndarray]:
+    """The same for sound that comes in chunks, as from a microphone: 1-D arrays of any length at `source_rate` Hz.
+
+    How the sound is divided into chunks changes the blocks that come out, and not one of their samples.
+
+    Raises:
+        AudioError: a chunk that is no 1-D array or holds NaN or infinite samples; the message gives its number, the
+            first is number 0. An absurd rate.
+    """
+    if not isinstance(source_rate, int | np.integer) or isinstance(source_rate, bool):
+        raise AudioError(f"sampling rate {source_rate!r} is not a whole number of Hz.")
+    _check_format(int(source_rate), 1, "chunks of sound")
+    named = ((f"chunk number {number}", chunk) for number, chunk in enumerate(chunks))
+    yield from _resampled((_as_floats(chunk, name) for name, chunk in named), int(source_rate), sampling_rate)
+
+
+def _stream_file(
+    source: Path | io.BytesIO, name: str, block_seconds: float, sampling_rate: int
+) -> Iterator[np.ndarray]:
+    with _opened(source, name) as file:
         _check_format(file.samplerate, file.channels, name)
-        resampler = None
-        if file.samplerate != sampling_rate:
-            resampler = soxr.ResampleStream(file.samplerate, sampling_rate, 1, dtype="float32")
         size = max(1, round(block_seconds * file.samplerate))
-        while len(mono := _mono(file, name, size)):
-            if not np.isfinite(mono).all():
-                raise AudioError(f"{name}: holds NaN or infinite samples. Re-export the recording.")
-            last = len(mono) < size
-            out = mono if resampler is None else resampler.resample_chunk(mono, last=last)
-            if len(out):
-                yield out
-            if last:
-                return
-        if resampler is not None and len(tail := resampler.resample_chunk(np.zeros(0, np.float32), last=True)):
-            yield tail
+        yield from _resampled(_blocks(file, name, size), file.samplerate, sampling_rate)
+
+
+def _blocks(file: soundfile.SoundFile, name: str, size: int) -> Iterator[np.ndarray]:
+    while len(mono := _mono(file, name, size)):
+        yield _finite(mono, name)
+        if len(mono) < size:
+            return
+
+
+def _resampled(chunks: Iterable[np.ndarray], source_rate: int, target_rate: int) -> Iterator[np.ndarray]:
+    """Chunks as one signal at another rate; soxr gives the same samples however the signal is divided."""
+    if source_rate == target_rate:
+        yield from (chunk for chunk in chunks if len(chunk))
+        return
+    resampler = soxr.ResampleStream(source_rate, target_rate, 1, dtype="float32")
+    for chunk in chunks:
+        if len(out := resampler.resample_chunk(chunk)):
+            yield out
+    if len(tail := resampler.resample_chunk(np.zeros(0, np.float32), last=True)):
+        yield tail
 
 
 def _existing_file(path: str | Path) -> Path:
@@ -270,12 +324,7 @@ def _gf2_power_of_x(exponent: int) -> int:
 
 
 def _checked(samples: np.ndarray, rate: int, name: str, min_seconds: float, max_seconds: float | None) -> np.ndarray:
-    if samples.ndim != 1:
-        raise AudioError(f"{name}: has shape {samples.shape}; give one channel, shape (samples,).")
-    if not (np.issubdtype(samples.dtype, np.floating) or np.issubdtype(samples.dtype, np.signedinteger)):
-        raise AudioError(
-            f"{name}: holds {samples.dtype} values; expected float samples in [-1, 1] or signed integer PCM."
-        )
+    _check_kind(samples, name)
     if not isinstance(rate, int | np.integer):
         raise AudioError(f"{name}: sampling rate {rate!r} is not a whole number of Hz.")
     _check_format(int(rate), 1, name)
@@ -285,13 +334,34 @@ def _checked(samples: np.ndarray, rate: int, name: str, min_seconds: float, max_
     if seconds < min_seconds:
         raise AudioError(f"{name}: lasts {seconds:.3f} s; an encoder needs at least {min_seconds:g} s.")
     _check_longest(seconds, name, max_seconds)
-    if np.issubdtype(samples.dtype, np.integer):
-        samples = samples / -float(np.iinfo(samples.dtype).min)
-    samples = samples.astype(np.float32, copy=False)
-    if not np.isfinite(samples).all():
-        raise AudioError(f"{name}: holds NaN or infinite samples. Re-export the recording.")
+    samples = _as_floats(samples, name)
     if np.ptp(samples) < 1e-6:
         raise AudioError(f"{name}: is silent (every sample has the same value). Check the microphone or the file.")
+    return samples
+
+
+def _check_kind(samples: np.ndarray, name: str) -> None:
+    if not isinstance(samples, np.ndarray):
+        raise AudioError(f"{name}: is a {type(samples).__name__}; give a 1-D array of samples.")
+    if samples.ndim != 1:
+        raise AudioError(f"{name}: has shape {samples.shape}; give one channel, shape (samples,).")
+    if not (np.issubdtype(samples.dtype, np.floating) or np.issubdtype(samples.dtype, np.signedinteger)):
+        raise AudioError(
+            f"{name}: holds {samples.dtype} values; expected float samples in [-1, 1] or signed integer PCM."
+        )
+
+
+def _as_floats(samples: np.ndarray, name: str) -> np.ndarray:
+    """Float32 in [-1, 1] from floats or signed integers `(samples,)`, all of them finite."""
+    _check_kind(samples, name)
+    if np.issubdtype(samples.dtype, np.integer):
+        samples = samples / -float(np.iinfo(samples.dtype).min)
+    return _finite(samples.astype(np.float32, copy=False), name)
+
+
+def _finite(samples: np.ndarray, name: str) -> np.ndarray:
+    if not np.isfinite(samples).all():
+        raise AudioError(f"{name}: holds NaN or infinite samples. Re-export the recording.")
     return samples
 
 

@@ -39,7 +39,8 @@ class Profile:
         speech_encoder, spectrogram_encoder, text_encoder: names of checkpoints.
         sentences: function that returns the corpus.
         synthesizer: function that returns the engine that speaks it.
-        models: by fusion, what `CLASP.from_pretrained` takes to load the trained model of this profile.
+        models: by fusion, what `CLASP.from_pretrained` takes to load the trained model of this profile; "search" is the
+            one that finds most.
         offline: whether tiny stand-ins take the place of what is published on the hub; see `from_hub`.
         precision: in which the speech and the picture encoder run on a GPU.
         voices_per_sentence: how many voices speak each sentence of a split.
@@ -130,6 +131,7 @@ def _paper() -> Profile:
         models={
             "concatenation": {"name": PUBLISHED, "weights_name": PUBLISHED_WEIGHTS[0]},
             "gating": {"name": PUBLISHED, "weights_name": PUBLISHED_WEIGHTS[1]},
+            "search": {"name": PUBLISHED, "weights_name": PUBLISHED_WEIGHTS[0]},
         },
         offline=False,
         precision="mixed",
@@ -164,7 +166,8 @@ def _pocket() -> Profile:
         text_encoder="all-MiniLM-L6-v2",
         sentences=pocket_brown,
         synthesizer=ESpeak,
-        models={fusion: {"name": f"pocket-{fusion}"} for fusion in ("concatenation", "gating")},
+        models={kind: {"name": f"pocket-{kind}"} for kind in ("concatenation", "gating")}
+        | {"search": {"name": "pocket-search-linear"}},
         offline=True,
         voices_per_sentence={"train": 2, "validation": 1, "test": 1},
     )

@@ -37,6 +37,7 @@ ALLOWED_HOSTS: frozenset[str] = frozenset()
 PAGES_WITH_SOUND = {
     *("notebooks/01_search", "notebooks/02_speech_brown", "notebooks/11_evaluation", "notebooks/12_transcripts"),
     *("notebooks/14_robustness", "notebooks/15_space", "notebooks/16_probes"),
+    *("notebooks/18_moments", "notebooks/19_app"),
 }
 
 # A clip may be long; it is played only until sound has certainly begun.

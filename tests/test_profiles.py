@@ -92,9 +92,12 @@ def test_what_is_published_has_a_stand_in_where_there_is_no_network(
 
 def test_the_models_of_a_profile_load(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("CLASP_CACHE", str(tmp_path))
-    for name in ("pocket", "paper-tiny"):
-        for fusion, options in get_profile(name).models.items():
-            assert clasp_lib.CLASP.from_pretrained(**options, device="cpu").fusion_name == fusion
+    for name, search in (("pocket", "linear"), ("paper-tiny", "concatenation")):
+        models = get_profile(name).models
+        assert models.keys() == {"concatenation", "gating", "search"}
+        for kind, options in models.items():
+            expected = search if kind == "search" else kind
+            assert clasp_lib.CLASP.from_pretrained(**options, device="cpu").fusion_name == expected
 
 
 def test_the_package_shows_its_names_before_it_loads_them() -> None:

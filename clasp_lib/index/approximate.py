@@ -5,8 +5,8 @@ vectors (`Exact.rescored`), so that scores are exact and only rows can be missed
 building, and the effort of a search is raised until so few are missed as was asked.
 
 Queries matter. A text lies far from all clips, and its nearest clips lie far from each other: at the effort that finds
-95% of the nearest clips of a clip, a graph finds 80% of those of a text (chapter "Indexes" of the book). So pass texts
-as `queries` where texts will be searched for. Without, queries are made that lie as far out as texts do.
+95% of the nearest clips of a clip, a graph misses some three times as many of those of a text (chapter "Indexes" of the
+book). So pass texts as `queries` where texts will be searched for. Without, queries are made that lie as far out.
 """
 
 from __future__ import annotations
@@ -22,18 +22,10 @@ from typing import Any
 
 import numpy as np
 
-from clasp_lib.errors import ClaspError, DatasetError, MissingDependencyError
+from clasp_lib.errors import ClaspError, DatasetError
 from clasp_lib.folders import write_whole
+from clasp_lib.index.faiss_kinds import ADDED, FEWEST, KINDS, add_rows, choose_kind, import_faiss, new_index
 from clasp_lib.index.nearest import Exact, check_search, checked_arrays
-
-KINDS = {"hnsw": "faiss HNSW", "ivfpq": "faiss IVF-PQ"}
-"""A graph of neighbours over vectors of one byte a number; clusters of vectors of an eighth of a byte a number."""
-
-HNSW_UP_TO = 4_000_000
-"""Rows up to which "auto" takes the graph, which at 768 numbers needs about a gigabyte a million."""
-
-LINKS, CONSTRUCTION = 32, 64
-"""Of the graph: links of a row, twice as many on the lowest level, and candidates among which they are chosen."""
 
 MEASURED_AT = 10
 """Recall is measured for so many nearest rows."""
@@ -46,10 +38,8 @@ FILTERED_EXACTLY = (20_000, 0.05)
 
 _FORMAT = 1
 _SAMPLE, _LEAST_SAMPLE = 400, 50  # queries on which recall is measured
-_ADDED = 2**15  # rows at once
-_MOST_EFFORT = 4096
-_DEPTHS = (40, 80, 160, 320, 640, 1280, 2560)  # candidates of clusters that are scored exactly, for ten
-_FEWEST = 1000  # rows, for clusters
+_MOST_EFFORT = 2**14
+_DEPTHS = (40, 80, 160, 320, 640, 1280, 2560, 5120)  # candidates of clusters that are scored exactly, for ten
 
 
 @dataclass(frozen=True)
@@ -112,10 +102,11 @@ class Approximate:
     ) -> Approximate:
         """Build an index and find the effort at which it reaches a recall; warns if none does.
 
-        "auto" builds the graph for up to `HNSW_UP_TO` rows as long as it takes at most half of the machine's memory,
-        else the clusters, which take an eighth of its memory but read more of the true vectors, and find text queries
-        with less certainty. Equal with equal rows and seed; of the graph only with one thread
-        (`faiss.omp_set_num_threads(1)`), since threads compete for its links.
+        "auto" builds the graph for up to `HNSW_UP_TO` rows, else the clusters. Those are built in less time, take an
+        eighth of the memory, and find text queries faster in large collections, where the graph has to keep thousands
+        of nodes in view. What speaks for the graph is that it reads few true vectors: take it if they lie on a slow
+        disk. Equal with equal rows and seed; the graph only with one thread (`faiss.omp_set_num_threads(1)`), since
+        threads compete for its links.
 
         Args:
             vectors: as for `Exact`; they are kept, not copied, and may be mapped to memory.
@@ -131,15 +122,15 @@ class Approximate:
         if not len(exact):
             raise ClaspError("vectors: there are none to build an index of.")
         if kind == "auto":
-            kind = choose_kind(len(exact), exact.dimension)
+            kind = choose_kind(len(exact))
         if kind not in KINDS:
             raise ClaspError(f"kind {kind!r}: choose one of auto, {', '.join(KINDS)}.")
-        if kind == "ivfpq" and len(exact) < _FEWEST:
-            raise ClaspError(f"kind 'ivfpq': needs at least {_FEWEST} rows, and there are {len(exact)}. Take 'hnsw'.")
+        if kind == "ivfpq" and len(exact) < FEWEST:
+            raise ClaspError(f"kind 'ivfpq': needs at least {FEWEST} rows, and there are {len(exact)}. Take 'hnsw'.")
         _check_goal(recall, queries, exact.dimension)
-        index = _new_index(kind, exact, np.random.default_rng(seed))
+        index = new_index(kind, exact, np.random.default_rng(seed))
         for array in checked_arrays(vectors):
-            _add(index, array)
+            add_rows(index, array)
         built = cls(index, exact, kind, 1, _DEPTHS[0], None)
         built.tune(recall, queries, seed)
         return built
@@ -184,9 +175,10 @@ class Approximate:
     def search(self, queries: np.ndarray, k: int, allowed: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """See `clasp_lib.index.nearest.Nearest.search`; rows may be missed, as `recall` says.
 
-        The effort grows with the square root of `k` beyond ten, and of the share that a filter leaves. All rows are
-        compared where that costs no more: if `k` is a twentieth of them, if a filter leaves as few as
-        `FILTERED_EXACTLY` says, and for queries that find fewer than `k` rows though there are more.
+        The effort grows with the square root of `k` beyond ten, and as that of the share that a filter leaves shrinks;
+        and clusters are read until they hold ten times `k` rows, about. All rows are compared where that costs no more:
+        if `k` is a twentieth of them, if a filter leaves as few as `FILTERED_EXACTLY` says, and for queries that find
+        fewer than `k` rows though there are more.
         """
         check_search(queries, k, allowed, len(self), self.exact.dimension)
         n = len(self) if allowed is None else int(np.count_nonzero(allowed))
@@ -195,8 +187,9 @@ class Approximate:
         if not len(queries) or filtered or 20 * k >= n:
             return self.exact.search(queries, k, allowed)
         larger = max(1.0, k / MEASURED_AT)
-        effort = min(int(np.ceil(self.effort * (larger * len(self) / n) ** 0.5)), self._limit())
-        rows = self._candidates(queries, max(k, effort), int(np.ceil(self.depth * larger)), allowed)  # (q, depth)
+        least = k if self.kind == "hnsw" else 10 * k * int(self.index.nlist) / n  # clusters with ten times `k` rows
+        effort = min(int(np.ceil(max(self.effort * (larger * len(self) / n) ** 0.5, least))), self._limit())
+        rows = self._candidates(queries, effort, int(np.ceil(self.depth * larger)), allowed)  # (q, depth)
         scores, rows = self.exact.rescored(queries, rows, k)
         short = np.flatnonzero(rows[:, -1] < 0)
         if len(short):
@@ -210,7 +203,7 @@ class Approximate:
             ClaspError: they do not fit.
         """
         exact = Exact([*self.exact.arrays, vectors], "cpu")
-        _add(self.index, vectors)
+        add_rows(self.index, vectors)
         self.exact = exact
         self.added += len(vectors)
 
@@ -240,6 +233,7 @@ class Approximate:
             }
             os.replace(unfinished, file)
             write_whole(_beside(file), (json.dumps(about, indent=1) + "\n").encode())
+            self.added = 0
         finally:
             unfinished.unlink(missing_ok=True)
 
@@ -251,7 +245,7 @@ class Approximate:
             DatasetError: missing, damaged, or of other vectors. Build it again.
             MissingDependencyError: faiss is not installed.
         """
-        faiss, file, exact = _faiss(), Path(file), Exact(vectors, "cpu")
+        faiss, file, exact = import_faiss(), Path(file), Exact(vectors, "cpu")
         try:
             about = json.loads(_beside(file).read_text("utf-8"))
             version = about["format"]
@@ -277,13 +271,13 @@ class Approximate:
             raise DatasetError(f"{file}: cannot be read ({error}). Build the index again.") from error
         loaded = cls(index, exact, *settings, recall)
         loaded.added = len(exact) - rows
-        for start in range(rows, len(exact), _ADDED):
-            index.add(exact.take(np.arange(start, min(start + _ADDED, len(exact)))))
+        for start in range(rows, len(exact), ADDED):
+            index.add(exact.take(np.arange(start, min(start + ADDED, len(exact)))))
         return loaded
 
     def _candidates(self, queries: np.ndarray, effort: int, depth: int, allowed: np.ndarray | None) -> np.ndarray:
         """Rows (q, depth) that are near by the coarse vectors, nearest first; -1 where there are fewer."""
-        faiss = _faiss()
+        faiss = import_faiss()
         bits = None if allowed is None else np.packbits(allowed, bitorder="little")
         selector = None if bits is None else faiss.IDSelectorBitmap(bits)
         if self.kind == "hnsw":
@@ -315,67 +309,10 @@ class Approximate:
         return _DEPTHS[:1] if self.kind == "hnsw" else tuple(depth for depth in _DEPTHS if depth <= 2 * len(self))
 
     def _cost(self, effort: int, depth: int) -> float:
-        """Of a search, in vectors read: a true vector that is fetched takes as long as some fifty coarse ones."""
+        """Of a search, in true vectors read: one takes as long as some 250 codes that lie in a row."""
         if self.kind == "hnsw":
             return effort + depth
-        return effort * len(self) / int(self.index.nlist) / 50 + depth
-
-
-def choose_kind(rows: int, dimension: int, memory: int | None = None) -> str:
-    """What "auto" builds; `memory` in bytes is the machine's if not given."""
-    if memory is None:
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 2**62
-    fits = rows * bytes_per_vector("hnsw", rows, dimension) <= memory / 2
-    return "hnsw" if rows <= HNSW_UP_TO and fits else "ivfpq"
-
-
-def bytes_per_vector(kind: str, rows: int, dimension: int) -> float:
-    """What an index holds in memory for each row, without the true vectors; the book checks it against faiss.
-
-    The graph: one byte a number, 2 * `LINKS` links of four bytes on the lowest level and `LINKS` on each further one,
-    which a row reaches with probability 1 / `LINKS`, and twelve bytes of level and offset. The clusters: half a byte
-    for each four numbers, which come in blocks of 32 rows so that each cluster ends in one that is half empty, a number
-    of eight bytes, and its share of the centres.
-    """
-    if kind == "hnsw":
-        return dimension + 4 * LINKS * (2 + 1 / (LINKS - 1)) + 12
-    share = clusters(rows) / rows
-    return _subvectors(dimension) / 2 * (1 + 16 * share) + 8 + 4 * dimension * share
-
-
-def clusters(rows: int) -> int:
-    """How many for so many rows: about 4 sqrt(rows), a power of two, with at least 39 rows each, as faiss advises."""
-    return max(1, min(2 ** round(np.log2(4 * rows**0.5)), rows // 39))
-
-
-def _subvectors(dimension: int) -> int:
-    """Pieces of a vector that get a code of four bits each: of four numbers where that is possible."""
-    return next((dimension // size for size in (4, 3, 5, 2) if dimension % size == 0), dimension)
-
-
-def _new_index(kind: str, exact: Exact, rng: np.random.Generator) -> Any:
-    """A trained faiss index without rows."""
-    faiss, n, d = _faiss(), len(exact), exact.dimension
-    seed = int(rng.integers(2**31))
-    if kind == "hnsw":
-        index = faiss.IndexHNSWSQ(d, faiss.ScalarQuantizer.QT_8bit, LINKS, faiss.METRIC_INNER_PRODUCT)
-        index.hnsw.efConstruction, index.hnsw.rng = CONSTRUCTION, faiss.RandomGenerator(seed)
-        sample = 50_000
-    else:
-        lists = clusters(n)
-        coarse = "_HNSW32" if lists > 2**14 else ""
-        factory = f"IVF{lists}{coarse},PQ{_subvectors(d)}x4fs"
-        index = faiss.index_factory(d, factory, faiss.METRIC_INNER_PRODUCT)
-        for clustering in (index.cp, index.pq.cp):
-            clustering.seed, clustering.min_points_per_centroid = seed, 1
-        sample = max(40 * lists, 10_000)
-    index.train(exact.take(np.sort(rng.choice(n, min(n, sample), replace=False))))
-    return index
-
-
-def _add(index: Any, array: np.ndarray) -> None:
-    for start in range(0, len(array), _ADDED):
-        index.add(np.ascontiguousarray(array[start : start + _ADDED]))
+        return effort * len(self) / int(self.index.nlist) / 250 + depth
 
 
 def _measured(shares: np.ndarray, goal: float, made: bool, rows: int) -> Recall:
@@ -405,11 +342,3 @@ def _sha256(file: Path) -> str:
 
 def _beside(file: Path) -> Path:
     return file.with_name(f"{file.name}.json")
-
-
-def _faiss() -> Any:
-    try:
-        import faiss
-    except ImportError as error:
-        raise MissingDependencyError("faiss is not installed. Run: pip install 'clasp-lib[search]'") from error
-    return faiss

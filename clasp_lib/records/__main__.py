@@ -13,7 +13,7 @@ from clasp_lib.errors import ClaspError
 from clasp_lib.profiles import get_profile
 from clasp_lib.provenance import provenance, write_record
 
-RECORDS = ("transcripts", "robustness", "shifts")
+RECORDS = ("transcripts", "robustness", "shifts", "moments")
 """Each is a module of this package with a function `measure(profile, recordings, seed)`, and a file in `reports`."""
 
 
