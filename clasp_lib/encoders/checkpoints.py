@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import os
 from functools import cache, cached_property
 from importlib import resources
 from pathlib import Path
@@ -13,6 +14,10 @@ from clasp_lib.errors import CheckpointError
 
 if TYPE_CHECKING:
     import torch
+
+# On a CPU oneDNN keeps a program for each new length of sound, 1 024 of them if nobody says less: several hundred
+# megabytes, for 4% of the time. It reads this when it is first used.
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "1")
 
 SHIPPED = {"pocket-ctc": "ctc", "pocket-search": "search", "pocket-efficientnet": "efficientnet"}
 """Encoders that travel inside the package, and their folders under `clasp_lib/pocket`."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,10 +14,6 @@ from clasp_lib.audio import SAMPLING_RATE, AudioItem, describe, duration, stream
 from clasp_lib.errors import AudioError, ClaspError
 from clasp_lib.localization.cutting import BLOCK_S, Cutting
 from clasp_lib.localization.windows import cut
-
-# oneDNN keeps a program for each new length of sound that PyTorch gives it on a CPU, 1 024 of them if nobody says less:
-# several hundred megabytes for a long recording. It reads this when it is first used.
-os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "1")
 
 Recording: TypeAlias = "AudioItem | Iterable[np.ndarray]"
 
