@@ -27,7 +27,7 @@ def execution_times(cache: Path, root: Path = ROOT) -> dict[str, float]:
 
 def table(times: dict[str, float]) -> str:
     """Return the times as aligned lines, with their sum below."""
-    rows = [*times.items(), ("total", sum(times.values()))]
+    rows = [*times.items(), ("sum; several run at a time", sum(times.values()))]
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:<{width}}  {seconds // 60:3.0f} min {seconds % 60:4.1f} s" for name, seconds in rows)
 

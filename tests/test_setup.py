@@ -275,7 +275,7 @@ def test_times_of_the_pages_are_those_of_their_last_run(tmp_path: Path) -> None:
         nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code, execution_count=1)]), notebook)
         get_cache(str(cache)).cache_notebook_file(notebook, data={"execution_seconds": seconds}, overwrite=True)
     assert times.execution_times(cache, tmp_path) == {"notebooks/01_page.ipynb": 61.5}
-    assert re.search(r"total +1 min +1\.5 s", times.table({"a": 60.0, "b": 1.5}))
+    assert re.search(r"at a time +1 min +1\.5 s", times.table({"a": 60.0, "b": 1.5}))
 
 
 # The package ------------------------------------------------------------------------------------------------------
