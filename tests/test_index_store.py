@@ -299,6 +299,37 @@ def test_the_second_writer_is_turned_away_and_loses_nothing(folder: Path) -> Non
     assert {"one", "two"} < LocalStore.open(folder).known().keys()
 
 
+def test_whoever_makes_an_index_second_does_not_empty_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both looked into the folder while it was empty; the other one was faster."""
+    folder = tmp_path / "index"
+    real = LocalStore.writing
+
+    def late(store: LocalStore) -> object:
+        monkeypatch.setattr(LocalStore, "writing", real)
+        LocalStore.create(folder, ABOUT).add(some(["first"]), unit(1))
+        return real(store)
+
+    monkeypatch.setattr(LocalStore, "writing", late)
+    with pytest.raises(DatasetError, match="has changed this index since"):
+        LocalStore.create(folder, ABOUT)
+    assert list(LocalStore.open(folder).known()) == ["first"]
+
+
+def test_ctrl_c_after_the_change_is_true_loses_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, real = LocalStore.open(folder), Path.iterdir
+
+    def interrupted(path: Path) -> object:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:  # while parts that are no longer named are looked for
+        patch.setattr(Path, "iterdir", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            store.add(some(["new"]), unit(1))
+    assert Path.iterdir is real and "new" in store.known()
+    store.add(some(["next"]), unit(1))
+    assert {"new", "next"} < LocalStore.open(folder).known().keys()
+
+
 def _write(folder: Path, name: str, answers: multiprocessing.Queue) -> None:
     kept, refused = 0, 0
     for i in range(25):

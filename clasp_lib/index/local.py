@@ -178,7 +178,8 @@ class LocalStore:
         except OSError as error:
             raise DatasetError(f"{self.folder}: cannot be written to ({error}).") from error
         try:
-            if self._generation and _read_manifest(self.folder)["generation"] != self._generation:
+            there = (self.folder / MANIFEST).exists() or self._generation > 0
+            if there and _read_manifest(self.folder)["generation"] != self._generation:
                 raise DatasetError(
                     f"{self.folder}: another process has changed this index since it was opened here. Load it again, "
                     "then do this again; nothing is lost."
@@ -292,13 +293,15 @@ class LocalStore:
         """Do what the block does to segments and removed rows, and make it true; or, if anything fails, none of it."""
         with self.writing(), _disk(self.folder):
             before = (self._segments, self._tables, self._arrays, self._removed, self._epoch)
+            generation = self._generation
             try:
                 yield
                 if self._removed.mean() > _CROWDED:
                     self._write_anew()
                 self._commit()
             except BaseException:  # also Ctrl-C: what is in memory stays what is in the folder
-                self._segments, self._tables, self._arrays, self._removed, self._epoch = before
+                if self._generation == generation:
+                    self._segments, self._tables, self._arrays, self._removed, self._epoch = before
                 raise
             finally:
                 self._forget_derived()
@@ -348,9 +351,7 @@ class LocalStore:
         kept = {file for segment in self._segments if segment for file in segment.files}
         for file in self.folder.iterdir():
             if file.suffix in (".safetensors", ".parquet") and file.name not in kept:
-                with contextlib.suppress(
-                    OSError
-                ):  # Windows keeps a file that is still mapped; the next commit tries again
+                with contextlib.suppress(OSError):  # Windows keeps what is still mapped; the next commit tries again
                     file.unlink()
 
     def _approximate(self, kind: str) -> Approximate:
