@@ -319,9 +319,9 @@ def test_an_index_in_a_folder_keeps_its_graph_and_mends_it(
     def rows(store: LocalStore) -> list[list[int]]:
         return [[int(entry.id) for _, entry in found] for found in store.search(queries, 10, None)]
 
-    entries = [Entry(str(i), f"{i}.wav", 0.0, 1.0) for i in range(3000)]
+    entries = [Entry(str(i), f"{i}.wav", 0.0, 1.0, f"text {i}") for i in range(3000)]
     store = LocalStore.create(tmp_path / "index", about_model("m", "f", WIDTH), "hnsw")
-    store.sample_queries = lambda: queries
+    store.encode_texts = lambda texts: queries[: len(texts)]
     store.add(entries[:2500], vectors[:2500])
     found = store.nearest()
     assert isinstance(found, Approximate) and found.recall is not None and not found.recall.made
@@ -329,7 +329,7 @@ def test_an_index_in_a_folder_keeps_its_graph_and_mends_it(
     store.close()
 
     opened = LocalStore.open(tmp_path / "index")
-    opened.sample_queries = lambda: queries
+    opened.encode_texts = lambda texts: queries[: len(texts)]
     assert rows(opened) == answers
     opened.add(entries[2500:], vectors[2500:])
     opened.remove(["0", "1", "2"])
@@ -341,7 +341,7 @@ def test_an_index_in_a_folder_keeps_its_graph_and_mends_it(
     (file,) = (tmp_path / "index").glob("*.faiss")
     file.write_bytes(file.read_bytes()[:1000])
     again = LocalStore.open(tmp_path / "index")
-    again.sample_queries = lambda: queries
+    again.encode_texts = lambda texts: queries[: len(texts)]
     assert np.mean([len(set(a) & set(b)) / 10 for a, b in zip(rows(again), truth.tolist())]) > 0.9
     again.close()
     assert file.stat().st_size > 1000  # written anew

@@ -6,6 +6,7 @@ downloads no browser. Where one is missing the tests skip, except in CI (`CI` se
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import re
@@ -84,11 +85,11 @@ def address() -> Iterator[str]:
     thread.join()
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
+@contextlib.contextmanager
+def chromium(*flags: str) -> Iterator[Any]:
     """A headless Chromium that can reach this machine only."""
-    chromium = next((path for name in ("chromium", "chromium-browser") if (path := shutil.which(name))), None)
-    if chromium is None:
+    program = next((path for name in ("chromium", "chromium-browser") if (path := shutil.which(name))), None)
+    if program is None:
         absent("no Chromium on PATH (Debian: `apt-get install chromium`)")
     try:
         from playwright.sync_api import sync_playwright
@@ -96,7 +97,7 @@ def browser() -> Iterator[Any]:
         absent("no playwright package: install the [test] extra")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
-            executable_path=chromium,
+            executable_path=program,
             args=[
                 "--no-sandbox",  # CI containers run as root, where Chromium's sandbox cannot start
                 "--disable-gpu",
@@ -105,10 +106,17 @@ def browser() -> Iterator[Any]:
                 "--mute-audio",
                 "--autoplay-policy=no-user-gesture-required",
                 "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+                *flags,
             ],
         )
         yield browser
         browser.close()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with chromium() as found:
+        yield found
 
 
 @pytest.mark.parametrize("name", PAGES)

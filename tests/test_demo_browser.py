@@ -5,7 +5,6 @@ Needs Chromium and `playwright`, as `test_browser.py` does; Gradio; and what the
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,7 @@ import numpy as np
 import pytest
 import soundfile
 from conftest import RATE, Clip
-from test_browser import PLAY, absent
+from test_browser import PLAY, chromium
 
 from clasp_lib.demo import Limits, launch_demo
 from clasp_lib.demo.texts import TEXTS, say
@@ -58,37 +57,17 @@ def address(trained: CLASP, index: SpeechIndex) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    """A headless Chromium that reaches this machine only, with a microphone that beeps."""
-    program = next((path for name in ("chromium", "chromium-browser") if (path := shutil.which(name))), None)
-    if program is None:
-        absent("no Chromium on PATH (Debian: `apt-get install chromium`)")
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError:
-        absent("no playwright package: install the [test] extra")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=program,
-            args=[
-                "--no-sandbox",  # CI containers run as root, where Chromium's sandbox cannot start
-                "--disable-gpu",
-                "--mute-audio",
-                "--autoplay-policy=no-user-gesture-required",
-                "--use-fake-device-for-media-stream",
-                "--use-fake-ui-for-media-stream",
-                "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
-            ],
-        )
-        yield browser
-        browser.close()
+def browser() -> Iterator[Any]:
+    """With a microphone that beeps."""
+    with chromium("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream") as found:
+        yield found
 
 
 class Visit:
     """A page in a session of its own; what went wrong is counted when it ends."""
 
-    def __init__(self, chromium: Any, address: str, viewport: dict[str, int]) -> None:
-        self.context = chromium.new_context(viewport=viewport)
+    def __init__(self, browser: Any, address: str, viewport: dict[str, int]) -> None:
+        self.context = browser.new_context(viewport=viewport)
         self.page = page = self.context.new_page()
         page.set_default_timeout(WAIT_MS)
         self.problems: list[str] = []
@@ -135,12 +114,12 @@ class Visit:
 
 
 @pytest.fixture
-def visit(chromium: Any, address: str) -> Iterator[Any]:
+def visit(browser: Any, address: str) -> Iterator[Any]:
     """Opens pages; at the end none of them may have had a problem."""
     visits: list[Visit] = []
 
     def open_page(viewport: dict[str, int] | None = None) -> Visit:
-        visits.append(Visit(chromium, address, viewport or {"width": 1000, "height": 900}))
+        visits.append(Visit(browser, address, viewport or {"width": 1000, "height": 900}))
         return visits[-1]
 
     yield open_page

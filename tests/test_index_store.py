@@ -240,21 +240,21 @@ def test_any_changed_byte_is_noticed(folder: Path) -> None:
 
 
 def test_a_full_disk_leaves_the_index_as_it_was(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import clasp_lib.index.local as local
+    import clasp_lib.index.manifest as manifest
 
-    store, real = LocalStore.open(folder), local.write_whole
+    store, real = LocalStore.open(folder), manifest.write_whole
 
     def full(file: Path, data: bytes) -> None:
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(local, "write_whole", full)
+        patch.setattr(manifest, "write_whole", full)
         with pytest.raises(DatasetError, match="No space left"):
             store.add(some(["new"]), unit(1))
         with pytest.raises(DatasetError, match="No space left"):
             store.remove(["clip 1"])
     assert len(store) == len(LocalStore.open(folder)) == 10  # in memory, too
-    assert local.write_whole is real
+    assert manifest.write_whole is real
     store.add(some(["new"]), unit(1))
     assert len(LocalStore.open(folder)) == 11
     assert len(list(folder.glob("*.parquet"))) == 3  # what the failed attempt wrote is gone

@@ -42,7 +42,7 @@ LAYERS = (
     "localization",
     *("index.entries", "index.filters", "index.hits", "index.recordings", "index.nearest"),
     *("index.faiss_kinds", "index.approximate"),
-    *("index.store", "index.segments", "index.local"),
+    *("index.store", "index.segments", "index.manifest", "index.local"),
     *("index.milvus_connection", "index.milvus_filter", "index.milvus_collection", "index.milvus"),
     *("index.speech_index", "index"),
     *("moments.joining", "moments.keywords", "moments.scoring", "moments"),

@@ -8,8 +8,6 @@ folder before another changed it has to open it again.
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import secrets
 from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import cached_property
@@ -19,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from clasp_lib.errors import ClaspError, DatasetError
-from clasp_lib.folders import write_whole, written_whole
+from clasp_lib.folders import written_whole
 from clasp_lib.index.entries import Entry, entries_of, joined_tables, table_of
 from clasp_lib.index.filters import Where, allowed_rows, check_where
+from clasp_lib.index.manifest import MANIFEST, read_manifest, write_manifest
 from clasp_lib.index.nearest import Exact, Nearest
 from clasp_lib.index.segments import Segment, read_segment, write_segment
 from clasp_lib.index.store import model_of
@@ -36,11 +35,11 @@ BACKENDS = ("auto", "exact", "faiss", "hnsw", "ivfpq")
 
 EXACT_UP_TO = 1_000_000
 
-MANIFEST = "index.json"
 _APPROXIMATE = "nearest.faiss"
 _FAN = 8  # segments of about the same size become one
 _LEAST = 512  # entries of the smallest size
 _GROWN = 1.5  # times as many rows as when recall was measured: it is measured again
+_SAMPLE = 400  # texts, at most, by which an approximate search is measured
 _CROWDED = 0.25  # of the entries removed: then those that are left are written anew
 
 
@@ -52,7 +51,7 @@ class LocalStore:
         folder: where the index lives; None is in memory.
         backend: one of `BACKENDS`.
         device: where an exact search computes.
-        sample_queries: gives vectors like those that will be asked for, to measure what an approximate search misses.
+        encode_texts: texts to vectors, to measure what an approximate search of text queries misses.
     """
 
     def __init__(self, about: dict[str, Any], folder: Path | None, backend: str) -> None:
@@ -60,7 +59,7 @@ class LocalStore:
             raise ClaspError(f"backend {backend!r}: choose one of {', '.join(BACKENDS)}.")
         self.about, self.folder, self.backend = about, folder, backend
         self.device: Any = None
-        self.sample_queries: Callable[[], np.ndarray | None] | None = None
+        self.encode_texts: Callable[[list[str]], np.ndarray] | None = None
         self._dimension = model_of(about, folder or "the index").dimension
         self._segments: list[Segment | None] = []
         self._tables: list[pyarrow.Table] = [table_of([])]
@@ -101,11 +100,11 @@ class LocalStore:
         """
         folder, attempts = Path(folder), 3
         for attempt in range(attempts):
-            manifest = _read_manifest(folder)
+            manifest = read_manifest(folder)
             try:
                 return cls._from_manifest(folder, manifest, verify)
             except DatasetError:
-                if attempt == attempts - 1 or _read_manifest(folder) == manifest:
+                if attempt == attempts - 1 or read_manifest(folder) == manifest:
                     raise
         raise AssertionError("not reached")
 
@@ -179,7 +178,7 @@ class LocalStore:
             raise DatasetError(f"{self.folder}: cannot be written to ({error}).") from error
         try:
             there = (self.folder / MANIFEST).exists() or self._generation > 0
-            if there and _read_manifest(self.folder)["generation"] != self._generation:
+            if there and read_manifest(self.folder)["generation"] != self._generation:
                 raise DatasetError(
                     f"{self.folder}: another process has changed this index since it was opened here. Load it again, "
                     "then do this again; nothing is lost."
@@ -345,8 +344,7 @@ class LocalStore:
             "segments": self._segments,
             "removed": np.flatnonzero(self._removed).tolist(),
         }
-        manifest["sha256"] = _digest(manifest)
-        write_whole(self.folder / MANIFEST, json.dumps(manifest).encode())
+        write_manifest(self.folder, manifest)
         self._generation += 1
         kept = {file for segment in self._segments if segment for file in segment.files}
         for file in self.folder.iterdir():
@@ -376,7 +374,13 @@ class LocalStore:
         return found
 
     def _sample(self) -> np.ndarray | None:
-        return None if self.sample_queries is None else self.sample_queries()
+        """Vectors (q, dimension) of some texts of the collection, where it has any."""
+        texts = self._live_table["text"].drop_null().unique()
+        if self.encode_texts is None or not len(texts):
+            return None
+        rows = np.random.default_rng(0).permutation(len(texts))[:_SAMPLE]
+        found = [text for text in texts.take(np.sort(rows)).to_pylist() if text.strip()]
+        return self.encode_texts(found) if found else None
 
 
 @contextlib.contextmanager
@@ -386,24 +390,3 @@ def _disk(folder: str | Path | None) -> Iterator[None]:
         yield
     except OSError as error:
         raise DatasetError(f"{folder}: cannot be written to ({error}). Make room there, or choose another.") from error
-
-
-def _digest(manifest: dict[str, Any]) -> str:
-    text = json.dumps({name: value for name, value in manifest.items() if name != "sha256"}, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _read_manifest(folder: Path) -> dict[str, Any]:
-    file = folder / MANIFEST
-    try:
-        manifest = json.loads(file.read_text("utf-8"))
-    except FileNotFoundError:
-        raise DatasetError(f"{folder}: there is no index. Name a folder that one was built in.") from None
-    except (OSError, ValueError) as error:
-        raise DatasetError(f"{file}: cannot be read ({error}). Build the index again.") from error
-    model_of(manifest, folder)
-    if manifest.get("sha256") != _digest(manifest):
-        raise DatasetError(
-            f"{file}: has changed since it was written (its checksum is another). Build the index again."
-        )
-    return manifest

@@ -15,7 +15,8 @@ from clasp_lib.errors import ClaspError, DatasetError
 from clasp_lib.index.entries import Entry
 from clasp_lib.index.filters import Where, check_where
 from clasp_lib.index.hits import Hit, Hits
-from clasp_lib.index.local import MANIFEST, LocalStore
+from clasp_lib.index.local import LocalStore
+from clasp_lib.index.manifest import MANIFEST
 from clasp_lib.index.milvus import MilvusStore, is_milvus
 from clasp_lib.index.recordings import Recording, Recordings, iterate, recordings_of
 from clasp_lib.index.store import ModelName, Store, about_model, model_of
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from clasp_lib.index.nearest import Nearest
 
 _CHUNK = 256  # recordings that are encoded before they are stored: what a stopped run repeats at most
-_SAMPLE = 400  # texts by which an approximate search is measured
 
 
 class Added(NamedTuple):
@@ -57,7 +57,7 @@ class SpeechIndex:
         self.skipped: list[Skipped] = []
         self._audio: dict[str, Callable[[], AudioItem]] = {}
         if isinstance(store, LocalStore):
-            store.device, store.sample_queries = model.device, self._sample_queries
+            store.device, store.encode_texts = model.device, model.encode_text
 
     def __len__(self) -> int:
         """How many vectors it holds: one for each recording, or for each window of one."""
@@ -214,13 +214,6 @@ class SpeechIndex:
     def close(self) -> None:
         """Let go of files and connections."""
         self.store.close()
-
-    def _sample_queries(self) -> np.ndarray | None:
-        """Vectors (q, dimension) of texts of the collection, where it knows enough of them."""
-        texts = sorted({entry.text for entry in self.entries if entry.text and entry.text.strip()})
-        if len(texts) > _SAMPLE:
-            texts = [texts[i] for i in np.random.default_rng(0).choice(len(texts), _SAMPLE, replace=False)]
-        return self.model.encode_text(texts, show_progress_bar=False) if texts else None
 
     def _hit(self, score: float, entry: Entry) -> Hit:
         read = self._audio.get(entry.id)
