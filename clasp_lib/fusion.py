@@ -306,6 +306,7 @@ FUSIONS: dict[str, type[Fusion]] = {
     "linear": Linear,
     "picture_only": PictureOnly,
 }
+"""By name; what `build_fusion` builds."""
 
 
 def build_fusion(name: str, speech_width: int, picture_width: int, width: int) -> Fusion:

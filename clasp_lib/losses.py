@@ -19,13 +19,13 @@ class Loss(nn.Module):
     """Base of all losses: `forward` checks and casts what it gets and calls `compute`, which a subclass defines.
 
     Inputs, for a batch of n pairs:
-        speech: (n, d), the fused vectors, not normalised.
-        text: (n, d), the vectors of the texts that the clips should be found by, not normalised.
-        columns: exactly those that `needs` names, as keyword arguments:
-            `sentences` (n,) integers: equal numbers are the same text.
-            `categories` (n,) integers from 0: the number of the clip's category.
-            `negatives` (n, k, d): vectors of k wrong versions of each text (`clasp_lib.hard_negatives`).
-            `other` (n, d): the fused vectors of another take or augmentation of the same clips.
+    - speech: (n, d), the fused vectors, not normalised;
+    - text: (n, d), the vectors of the texts that the clips should be found by, not normalised;
+    - columns: exactly those that `needs` names, as keyword arguments:
+      - `sentences` (n,) integers: equal numbers are the same text;
+      - `categories` (n,) integers from 0: the number of the clip's category;
+      - `negatives` (n, k, d): vectors of k wrong versions of each text (`clasp_lib.hard_negatives`);
+      - `other` (n, d): the fused vectors of another take or augmentation of the same clips.
 
     The value is a scalar in float32, whatever the precision around it; float64 stays as it is. A loss knows nothing of
     processes: where there are several, all rows are gathered first.

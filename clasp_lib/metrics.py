@@ -27,7 +27,10 @@ from clasp_lib.errors import ClaspError
 from clasp_lib.significance import Interval, bootstrap_groups
 
 MEASURES = ("hits_at_1", "hits_at_5", "hits_at_10", "mrr", "mean_rank", "median_rank", "ndcg_at_10", "map")
+"""What reports hold."""
+
 TIES = ("expected", "optimistic", "skip")
+"""The rules for candidates that score alike; see above."""
 
 _CELLS = 2**22  # scores held at once: 16 MB
 _FEW = 8  # positives of a query that are counted one by one; of more, the row is sorted

@@ -174,6 +174,7 @@ def _pocket() -> Profile:
 
 
 PROFILES: dict[str, Callable[[], Profile]] = {"pocket": _pocket, "paper": _paper, "paper-tiny": _paper_tiny}
+"""By name; what `get_profile` returns."""
 
 
 def get_profile(name: str | None = None) -> Profile:

@@ -87,6 +87,7 @@ class TextRoute(_Route):
 
     @property
     def tokenizer(self) -> Any:  # type: ignore[override]
+        """That of the text encoder."""
         return self.clasp.text_encoder._model.tokenizer
 
     def preprocess(self, inputs: Sequence[Any], prompt: str | None = None, **options: Any) -> dict[str, Any]:

@@ -34,16 +34,16 @@ def domain_shift(
 
     The training with the category gets as many clips as the one without, drawn by the seed, whole sentences together:
     else the loss would partly be that of having less to learn from. The validation split likewise. The queries are
-    those of the category, the candidates the whole test split.
+    those of the category, the candidates the whole test split. A `fit` may be
+
+        def fit(train, validation, seed):
+            fusion = build_fusion("concatenation", 768, 1280, 384)
+            settings = TrainingSettings(seed=seed)
+            train_fusion(fusion, build_loss("contrastive", 384), train, validation, settings)
+            return lambda features: fuse(fusion, features)
 
     Args:
-        fit: `(train, validation, seed)` to a function from features to vectors in the space of their texts, e.g.
-
-                def fit(train, validation, seed):
-                    fusion = build_fusion("concatenation", 768, 1280, 384)
-                    settings = TrainingSettings(seed=seed)
-                    train_fusion(fusion, build_loss("contrastive", 384), train, validation, settings)
-                    return lambda features: fuse(fusion, features)
+        fit: `(train, validation, seed)` to a function from features to vectors in the space of their texts.
         categories: to leave out, one after the other; all if not given.
         seeds: of the trainings, two at least. Six are needed before a p-value over seeds can pass 0.05.
 

@@ -29,7 +29,9 @@ class Recogniser(Protocol):
 
     def transcribe(
         self, waves: Sequence[np.ndarray], batch_size: int = 16, show_progress_bar: bool = False
-    ) -> list[str]: ...
+    ) -> list[str]:
+        """The texts of the waves; "" where nothing is recognised."""
+        ...
 
 
 def load_recogniser(

@@ -47,6 +47,7 @@ class Limits:
 
     @property
     def upload_bytes(self) -> int:
+        """Size of one uploaded file, in bytes."""
         return round(self.upload_mb * 1e6)
 
     def check_query(self, text: str) -> None:

@@ -32,7 +32,9 @@ class Encoder(Protocol):
     """What is asked of a model: `clasp_lib.CLASP` has it, and `WithTranscript`."""
 
     @property
-    def speech_encoder(self) -> Any: ...
+    def speech_encoder(self) -> Any:
+        """Its `sampling_rate` is the one that recordings are cut at."""
+        ...
 
     def encode_speech(
         self,
@@ -40,11 +42,15 @@ class Encoder(Protocol):
         sampling_rate: int = ...,
         batch_size: int = ...,
         show_progress_bar: bool | None = ...,
-    ) -> np.ndarray: ...
+    ) -> np.ndarray:
+        """As `clasp_lib.CLASP.encode_speech`."""
+        ...
 
     def encode_text(
         self, texts: Sequence[str], batch_size: int = ..., show_progress_bar: bool | None = ...
-    ) -> np.ndarray: ...
+    ) -> np.ndarray:
+        """As `clasp_lib.CLASP.encode_text`."""
+        ...
 
 
 class Moment(NamedTuple):

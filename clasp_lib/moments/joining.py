@@ -30,6 +30,7 @@ class Joined(NamedTuple):
 
     @property
     def duration_s(self) -> float:
+        """Length of the recording, in seconds."""
         return len(self.samples) / SAMPLING_RATE
 
 
