@@ -3,7 +3,7 @@
 VENV := .venv
 PYTHON ?= python3.11 python3.12 python3.13 python3
 EXTRAS := pocket,asr,search,demo,translate,train,mteb,book,test
-NOTEBOOKS := notebooks $(wildcard coursework)
+NOTEBOOKS := notebooks
 CELL_TIMEOUT := 1800
 # Tests run side by side, one thread each: much of them waits for one core. All cells of a notebook stay in one process.
 PYTEST = OMP_NUM_THREADS=1 $(PY) -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile
@@ -25,7 +25,7 @@ export PYTHONNOUSERSITE := 1
 unexport PYTHONPATH PYTHONHOME PIP_USER PIP_TARGET PIP_PREFIX
 
 .DEFAULT_GOAL := help
-.PHONY: help install book test test-all paper-tiny lint unit lab bench records repository clean FORCE
+.PHONY: help install book test test-all paper-tiny lint unit lab coursework bench records repository clean FORCE
 .NOTPARALLEL:
 
 help:
@@ -33,6 +33,7 @@ help:
 	@echo "make test        lint, unit tests, notebooks; builds the book first if it is stale"
 	@echo "make test-all    the same with the slow tests, and the chapters in the profile paper-tiny"
 	@echo "make lab         open the notebooks in JupyterLab"
+	@echo "make coursework  write the assignments, their solutions and the notes for instructors into $(BUILD)/coursework"
 	@echo "make bench       run the benchmarks, side by side (the first time an hour, 20 GB)"
 	@echo "make records     measure anew what the result pages read (30 min)"
 	@echo "make clean       remove what was built; the environment stays in $(VENV)"
@@ -75,8 +76,14 @@ $(BUILD)/.fresh-caches: $(BUILD)/.package-sources
 	@rm -rf $(BUILD)/.jupyter_cache $(BUILD)/cache
 	@touch $@
 
+# What the pages carry beside their text: the explorer's clips and vectors, and the retelling versions.
+$(BUILD)/static/.made: $(BUILD)/.book-sources $(BUILD)/.fresh-caches
+	@$(PY) book/explorer_data.py $(BUILD)/static
+	@$(PY) book/retell.py $(BUILD)/static/retelling
+	@touch $@
+
 # --all: Sphinx would not read a page again that failed in the last build, and would miss its warning.
-$(BUILD)/html/.built: $(BUILD)/.book-sources $(BUILD)/.fresh-caches
+$(BUILD)/html/.built: $(BUILD)/.book-sources $(BUILD)/.fresh-caches $(BUILD)/static/.made
 	@rm -rf $(BUILD)/html
 	@$(PY) book/execute.py $(BUILD)/.jupyter_cache --timeout $(CELL_TIMEOUT)
 	$(VENV)/bin/jupyter-book build . -W -n --keep-going --all \
@@ -115,6 +122,9 @@ $(BUILD)/.notebooks-checked: $(BUILD)/.notebook-sources $(BUILD)/.fresh-caches
 
 lab: $(INSTALLED)
 	$(PY) -m jupyterlab
+
+coursework: $(INSTALLED)
+	@$(PY) notebooks/coursework/make.py $(BUILD)/coursework
 
 bench: $(INSTALLED)
 	@for script in $(wildcard benchmarks/*.py); do echo "== $$script"; $(PY) "$$script" || exit 1; done

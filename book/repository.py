@@ -23,7 +23,6 @@ PLACES = (
     "README.md",
     "book/*.md",
     "notebooks/**/*.ipynb",
-    "coursework/**/*.ipynb",
 )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib.util
 import os
 import re
 import shutil
@@ -27,6 +28,8 @@ HTML = ROOT / "_build" / "html"
 MAX_HTML_BYTES = 1_500_000
 MIN_ALT_LENGTH = 20
 MIN_DURATION_S = 0.3
+PHONE = {"width": 360, "height": 740}
+GRAVE = {"serious", "critical"}
 LOAD_TIMEOUT_MS = 30_000
 PLAY_TIMEOUT_MS = 10_000
 
@@ -152,6 +155,8 @@ def test_page_works_in_a_browser(name: str, address: str, browser: Any) -> None:
         check_pictures(page, name)
         check_players(page, name)
         check_tables(page, name)
+        check_accessibility(page, name)
+        check_on_a_phone(page, name)
     finally:
         page.close()
 
@@ -177,9 +182,11 @@ def check_pictures(page: Any, name: str) -> None:
         image.scroll_into_view_if_needed()
         state = image.evaluate(
             "async i => { await i.decode().catch(() => {});"
-            " return {alt: i.alt, source: i.currentSrc.slice(0, 120), width: i.naturalWidth}; }"
+            " const number = i.closest('figure')?.querySelector('figcaption .caption-number');"
+            " return {alt: i.alt, source: i.currentSrc.slice(0, 120), width: i.naturalWidth, numbered: !!number}; }"
         )
         assert state["width"] > 0, f"{name}: picture {state['source']} does not load"
+        assert state["numbered"], f"{name}: picture {state['source']} is no figure with a number and a caption"
         alt = state["alt"].strip()
         described = len(alt) >= MIN_ALT_LENGTH and " " in alt
         assert described, f"{name}: picture {state['source']} needs alt text, has {alt!r}"
@@ -189,6 +196,38 @@ def check_tables(page: Any, name: str) -> None:
     """No table of Markdown is left as its source."""
     paragraphs = "\n".join(page.locator("article p").all_inner_texts())  # what is printed stands in other elements
     assert not re.search(r"\|\s*(-{3,}|—)\s*\|", paragraphs), f"{name}: a table of Markdown was not set"
+
+
+def check_accessibility(page: Any, name: str) -> None:
+    """axe finds nothing serious, in light and in dark mode."""
+    page.evaluate(axe_source())
+    found = {}
+    for theme in ("light", "dark"):
+        page.evaluate(
+            "t => { document.documentElement.dataset.theme = document.documentElement.dataset.mode = t }", theme
+        )
+        page.wait_for_timeout(300)  # the theme fades from one to the other
+        for violation in page.evaluate("axe.run(document, {resultTypes: ['violations']})")["violations"]:
+            if violation["impact"] in GRAVE:
+                found[theme, violation["id"]] = [node["html"][:200] for node in violation["nodes"][:3]]
+    assert not found, f"{name}: {found}"
+
+
+@functools.cache
+def axe_source() -> str:
+    """axe-core as the package axe-playwright-python carries it."""
+    found = importlib.util.find_spec("axe_playwright_python")
+    if found is None or found.origin is None:
+        absent("no axe-playwright-python package: install the [test] extra")
+    return Path(found.origin).with_name("axe.min.js").read_text(encoding="utf-8")
+
+
+def check_on_a_phone(page: Any, name: str) -> None:
+    """No page is wider than a small phone: what is wide scrolls in its own box."""
+    page.set_viewport_size(PHONE)
+    page.wait_for_timeout(200)
+    width = page.evaluate("document.scrollingElement.scrollWidth")
+    assert width <= PHONE["width"], f"{name}: is {width} pixels wide on a screen of {PHONE['width']}"
 
 
 def check_players(page: Any, name: str) -> None:
