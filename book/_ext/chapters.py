@@ -112,7 +112,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str | nodes.Node]]) -> no
     return nodes.table("", group, classes=["colwidths-auto"])
 
 
-class FillIn(SphinxPostTransform):
+class PutFacts(SphinxPostTransform):
     """Write what is known once every page was read."""
 
     default_priority = 8  # before references are resolved
@@ -181,5 +181,5 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("chapter-map", ChapterMap)
     app.connect("config-inited", add_static)
     app.connect("doctree-read", add_facts)
-    app.add_post_transform(FillIn)
+    app.add_post_transform(PutFacts)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
