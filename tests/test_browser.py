@@ -207,7 +207,9 @@ def check_accessibility(page: Any, name: str) -> None:
             "t => { document.documentElement.dataset.theme = document.documentElement.dataset.mode = t }", theme
         )
         page.wait_for_timeout(300)  # the theme fades from one to the other
-        for violation in page.evaluate("axe.run(document, {resultTypes: ['violations'], preload: false})")["violations"]:
+        for violation in page.evaluate("axe.run(document, {resultTypes: ['violations'], preload: false})")[
+            "violations"
+        ]:
             if violation["impact"] in GRAVE:
                 found[theme, violation["id"]] = [node["html"][:200] for node in violation["nodes"][:3]]
     assert not found, f"{name}: {found}"
