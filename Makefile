@@ -76,16 +76,19 @@ $(BUILD)/.fresh-caches: $(BUILD)/.package-sources
 	@rm -rf $(BUILD)/.jupyter_cache $(BUILD)/cache
 	@touch $@
 
-# What the pages carry beside their text: the explorer's clips and vectors, and the retelling versions.
-$(BUILD)/static/.made: $(BUILD)/.book-sources $(BUILD)/.fresh-caches
-	@$(PY) book/explorer_data.py $(BUILD)/static
-	@$(PY) book/retell.py $(BUILD)/static/retelling
-	@touch $@
+# The clips, maps and answers that the explorer's page carries are made again only when these change.
+EXPLORER_SOURCES := book/explorer_data.py book/explorer_material.py book/explorer_queries.tsv
+
+$(BUILD)/.explorer-sources: FORCE | $(INSTALLED)
+	@$(PY) book/fingerprint.py $@ $(LIBRARY_SOURCES) $(EXPLORER_SOURCES)
 
 # --all: Sphinx would not read a page again that failed in the last build, and would miss its warning.
-$(BUILD)/html/.built: $(BUILD)/.book-sources $(BUILD)/.fresh-caches $(BUILD)/static/.made
+$(BUILD)/html/.built: $(BUILD)/.book-sources $(BUILD)/.fresh-caches $(BUILD)/.explorer-sources
 	@rm -rf $(BUILD)/html
-	@$(PY) book/execute.py $(BUILD)/.jupyter_cache --timeout $(CELL_TIMEOUT)
+	@$(PY) book/retell.py $(BUILD)/static/retelling
+	@$(PY) book/execute.py $(BUILD)/.jupyter_cache --timeout $(CELL_TIMEOUT) \
+	  $$([ $(BUILD)/static/.explorer -nt $(BUILD)/.explorer-sources ] || echo --explorer $(BUILD)/static)
+	@touch $(BUILD)/static/.explorer
 	$(VENV)/bin/jupyter-book build . -W -n --keep-going --all \
 	  || { find $(BUILD)/html/reports -name '*.log' -exec cat {} + 2>/dev/null; exit 1; }
 	@touch $@

@@ -1,17 +1,18 @@
 """Execute the chapters that the cache does not hold yet, several at a time, before Sphinx builds their pages.
 
-    python book/execute.py _build/.jupyter_cache [--at-once N] [--timeout SECONDS]
+    python book/execute.py _build/.jupyter_cache [--explorer FOLDER] [--at-once N] [--timeout SECONDS]
 
 Sphinx executes one notebook after the other, and much of a chapter's time is spent where one core works: starting a
 kernel, importing, loading models, drawing. The first chapters make the dataset and the features that all others read,
-so they run alone and with all cores; the others share what cores there are. What fails here is left to Sphinx, which
-runs it again and reports it.
+so they run alone and with all cores; the others share what cores there are, and so does the script that makes what the
+explorer's page carries. A chapter that fails here is left to Sphinx, which runs it again and reports it.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -43,8 +44,15 @@ def notebooks(root: Path = ROOT) -> list[Path]:
     return [path for name in names(contents) if (path := root / f"{name}.ipynb").is_file()]
 
 
-def execute(paths: Sequence[Path], folder: Path, at_once: int, timeout: int) -> list[Path]:
-    """Run notebooks and put them into the cache; returns those that failed."""
+def execute(paths: Sequence[Path], folder: Path, at_once: int, timeout: int, script: Sequence[str] = ()) -> list[Path]:
+    """Run notebooks and put them into the cache; returns those that failed.
+
+    Args:
+        script: a command that runs beside them, as one of the jobs.
+
+    Raises:
+        subprocess.CalledProcessError: the script failed.
+    """
     import nbformat
     from jupyter_cache import get_cache
     from jupyter_cache.base import CacheBundleIn
@@ -60,6 +68,7 @@ def execute(paths: Sequence[Path], folder: Path, at_once: int, timeout: int) -> 
             missing.append((path, notebook))
     failed = []
     with ThreadPoolExecutor(at_once) as pool:
+        beside = pool.submit(subprocess.run, script, check=True) if script else None
         runs = {
             pool.submit(single_nb_execution, notebook, str(path.parent), timeout, False): path
             for path, notebook in missing
@@ -72,6 +81,8 @@ def execute(paths: Sequence[Path], folder: Path, at_once: int, timeout: int) -> 
                 continue
             bundle = CacheBundleIn(result.nb, str(path), data={"execution_seconds": result.time})
             cache.cache_notebook_bundle(bundle, check_validity=False, overwrite=True)
+        if beside is not None:
+            beside.result()
     return failed
 
 
@@ -79,6 +90,7 @@ def main() -> int:
     """Run what is missing, and say how long all of it took."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("cache", type=Path)
+    parser.add_argument("--explorer", type=Path, metavar="FOLDER", help="make what the explorer's page carries, there")
     parser.add_argument("--at-once", type=int, default=min(4, os.cpu_count() or 1), help="default: one a core, up to 4")
     parser.add_argument("--timeout", type=int, default=1_800, help="seconds for a cell")
     given = parser.parse_args()
@@ -86,7 +98,8 @@ def main() -> int:
     failed = execute(paths[:FIRST], given.cache, 1, given.timeout)
     threads = max(1, (os.cpu_count() or 1) // given.at_once)
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))  # kernels inherit it: cores are shared, not fought for
-    failed += execute(paths[FIRST:], given.cache, given.at_once, given.timeout)
+    script = [sys.executable, str(ROOT / "book" / "explorer_data.py"), str(given.explorer)] if given.explorer else []
+    failed += execute(paths[FIRST:], given.cache, given.at_once, given.timeout, script)
     print(f"The notebooks took {time.perf_counter() - started:.0f} s, {given.at_once} at a time", flush=True)
     if failed:
         print(f"failed, and left to Sphinx: {', '.join(path.name for path in failed)}", file=sys.stderr)
