@@ -18,14 +18,14 @@ from nbformat import NotebookNode
 ROOT = Path(__file__).resolve().parents[1]
 HEADING = re.compile(r"^#{1,6} .+$", re.MULTILINE)
 FENCE = re.compile(r"^(`{3,}|:{3,}|~{3,}).*?^\1\s*$", re.MULTILINE | re.DOTALL)
-QUESTIONS = {"## Check yourself", "## Summary"}
+PROSE_ALONE = {"## Check yourself", "## Summary"}
 """Headings whose sections hold prose alone."""
 UNSEEN = "remove-cell"
 
 
 def headings(text: str) -> list[str]:
     """The headings of some Markdown."""
-    return [line for line in HEADING.findall(FENCE.sub("", text)) if line not in QUESTIONS]
+    return [line for line in HEADING.findall(FENCE.sub("", text)) if line not in PROSE_ALONE]
 
 
 def retold(notebook: NotebookNode) -> NotebookNode:

@@ -62,7 +62,7 @@ def run_as_colab(notebook: Path, environment: Mapping[str, str] | None = None, t
 
 
 def versions() -> dict[str, str]:
-    """What is installed of `PRESENT`, asked in a fresh process."""
+    """What is installed of `PRESENT`, as the packages' own metadata say now."""
     found = {}
     for name in PRESENT:
         try:

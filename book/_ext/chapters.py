@@ -125,9 +125,13 @@ class PutFacts(SphinxPostTransform):
 
     def facts(self, docname: str) -> nodes.Node:
         """The line below a title."""
+        from clasp_lib import get_profile
+
         parts: list[str | nodes.Node] = []
         if (seconds := seconds_of(self.env, docname)) is not None:
-            parts += [f"Ran in {clock(seconds)} on {cores()} CPU cores, in the profile pocket, with no download. "]
+            profile = get_profile()
+            how = f"on {cores()} CPU cores, in the profile {profile.name}{', with no download' if profile.offline else ''}"
+            parts += [f"Ran in {clock(seconds)} {how}. "]
         parts.append(link("Open in Colab", colab_address(self.config, docname)))
         name = docname.removeprefix(CHAPTERS) + ".ipynb"
         if (STATIC / "retelling" / name).exists():
