@@ -130,8 +130,8 @@ class PutFacts(SphinxPostTransform):
         parts: list[str | nodes.Node] = []
         if (seconds := seconds_of(self.env, docname)) is not None:
             profile = get_profile()
-            how = f"on {cores()} CPU cores, in the profile {profile.name}{', with no download' if profile.offline else ''}"
-            parts += [f"Ran in {clock(seconds)} {how}. "]
+            fetched = ", with no download" if profile.offline else ""
+            parts += [f"Ran in {clock(seconds)} on {cores()} CPU cores, in the profile {profile.name}{fetched}. "]
         parts.append(link("Open in Colab", colab_address(self.config, docname)))
         name = docname.removeprefix(CHAPTERS) + ".ipynb"
         if (STATIC / "retelling" / name).exists():
