@@ -5,8 +5,10 @@ PYTHON ?= python3.11 python3.12 python3.13 python3
 EXTRAS := pocket,asr,search,demo,translate,train,mteb,book,test
 NOTEBOOKS := notebooks
 CELL_TIMEOUT := 1800
-# Tests run side by side, one thread each: much of them waits for one core. All cells of a notebook stay in one process.
-PYTEST = OMP_NUM_THREADS=1 $(PY) -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile
+# Tests run side by side, one thread each and at most four, one more than there are cores: a third of their time is
+# waiting for browsers and other processes. All cells of a notebook stay in one process.
+WORKERS := $(shell cores=$$(getconf _NPROCESSORS_ONLN); [ "$$cores" -lt 4 ] && echo $$((cores + 1)) || echo 4)
+PYTEST = OMP_NUM_THREADS=1 $(PY) -m pytest --numprocesses=$(WORKERS) --dist=loadfile
 
 BUILD := _build
 PY := $(VENV)/bin/python
@@ -25,13 +27,14 @@ export PYTHONNOUSERSITE := 1
 unexport PYTHONPATH PYTHONHOME PIP_USER PIP_TARGET PIP_PREFIX
 
 .DEFAULT_GOAL := help
-.PHONY: help install book test test-all paper-tiny lint unit lab coursework bench records repository clean FORCE
+.PHONY: help install book test test-all paper-tiny hard lint unit lab coursework bench records repository clean FORCE
 .NOTPARALLEL:
 
 help:
 	@echo "make book        install, run the notebooks, build the pages into $(BUILD)/html"
 	@echo "make test        lint, unit tests, notebooks; builds the book first if it is stale"
 	@echo "make test-all    the same with the slow tests, and the chapters in the profile paper-tiny"
+	@echo "make hard        broken input and faults: how many were tried, and how each ended"
 	@echo "make lab         open the notebooks in JupyterLab"
 	@echo "make coursework  write the assignments, their solutions and the notes for instructors into $(BUILD)/coursework"
 	@echo "make bench       run the benchmarks, side by side (the first time an hour, 20 GB)"
@@ -107,6 +110,10 @@ test-all: test paper-tiny
 # The chapters as they run on a GPU with a network, on tiny random stand-ins for everything published.
 paper-tiny: $(INSTALLED)
 	CLASP_PROFILE=paper-tiny $(PYTEST) --nbval-lax --nbval-current-env --nbval-cell-timeout=$(CELL_TIMEOUT) --durations=10 $(NOTEBOOKS)
+
+# Broken input, mutated files, killed jobs, full disks: prints how many were tried and how each ended.
+hard: $(INSTALLED)
+	$(PYTEST) -m "slow or not slow" tests/hard --hard-report=$(BUILD)/hard.json
 
 lint: $(INSTALLED)
 	$(PY) -m ruff check .

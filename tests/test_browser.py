@@ -29,7 +29,6 @@ MAX_HTML_BYTES = 1_500_000
 MIN_ALT_LENGTH = 20
 MIN_DURATION_S = 0.3
 PHONE = {"width": 360, "height": 740}
-GRAVE = {"serious", "critical"}
 LOAD_TIMEOUT_MS = 30_000
 PLAY_TIMEOUT_MS = 10_000
 
@@ -57,6 +56,34 @@ PLAY = f"""async audio => {{
   const state = {{error: null, currentTime: audio.currentTime, duration: audio.duration}};
   audio.pause();
   return state;
+}}"""
+
+# The rules of axe that themes have no part in, and those of colours. A page says the same colours thousands of times,
+# and axe takes milliseconds for each: of what looks alike (element, class, size, weight, both colours) it is shown one.
+GRAVE_ONES = """found => found.violations
+  .filter(rule => ['serious', 'critical'].includes(rule.impact))
+  .map(rule => [rule.id, rule.nodes.slice(0, 3).map(node => node.html.slice(0, 200))])"""
+OF_COLOURS = "['color-contrast', 'link-in-text-block']"
+RULES_BUT_COLOURS = f"""() => axe.run(document, {{
+  resultTypes: ['violations'], preload: false,
+  rules: Object.fromEntries({OF_COLOURS}.map(rule => [rule, {{enabled: false}}])),
+}}).then({GRAVE_ONES})"""
+COLOURS = f"""() => {{
+  const looks = new Map();
+  for (const element of document.body.querySelectorAll('*')) {{
+    const says = [...element.childNodes].some(node => node.nodeType === Node.TEXT_NODE && node.data.trim());
+    if (!says || !element.checkVisibility()) continue;
+    let behind = element;
+    while (behind && getComputedStyle(behind).backgroundColor === 'rgba(0, 0, 0, 0)') behind = behind.parentElement;
+    const look = getComputedStyle(element);
+    const key = [
+      element.tagName, element.className, look.color, look.fontSize, look.fontWeight, look.opacity,
+      behind?.className, behind && getComputedStyle(behind).backgroundColor,
+    ].join();
+    if (!looks.has(key)) looks.set(key, element);
+  }}
+  const options = {{resultTypes: ['violations'], preload: false, runOnly: {OF_COLOURS}}};
+  return axe.run({{include: [...looks.values()]}}, options).then({GRAVE_ONES});
 }}"""
 
 PAGES = list(parse_toc_yaml(ROOT / "_toc.yml"))  # in reading order, the root first
@@ -201,17 +228,13 @@ def check_tables(page: Any, name: str) -> None:
 def check_accessibility(page: Any, name: str) -> None:
     """axe finds nothing serious, in light and in dark mode."""
     page.evaluate(axe_source())
-    found = {}
+    page.add_style_tag(content="*, ::before, ::after { transition: none !important }")  # themes fade into each other
+    found = {("both", rule): nodes for rule, nodes in page.evaluate(RULES_BUT_COLOURS) if nodes}
     for theme in ("light", "dark"):
         page.evaluate(
             "t => { document.documentElement.dataset.theme = document.documentElement.dataset.mode = t }", theme
         )
-        page.wait_for_timeout(300)  # the theme fades from one to the other
-        for violation in page.evaluate("axe.run(document, {resultTypes: ['violations'], preload: false})")[
-            "violations"
-        ]:
-            if violation["impact"] in GRAVE:
-                found[theme, violation["id"]] = [node["html"][:200] for node in violation["nodes"][:3]]
+        found |= {(theme, rule): nodes for rule, nodes in page.evaluate(COLOURS) if nodes}
     assert not found, f"{name}: {found}"
 
 
@@ -222,6 +245,18 @@ def axe_source() -> str:
     if found is None or found.origin is None:
         absent("no axe-playwright-python package: install the [test] extra")
     return Path(found.origin).with_name("axe.min.js").read_text(encoding="utf-8")
+
+
+def test_pale_text_is_found(address: str, browser: Any) -> None:
+    """The check of colours looks at one element of each look: it may not overlook a look."""
+    page = browser.new_page()
+    try:
+        page.goto(f"{address}/{PAGES[0]}.html", wait_until="load", timeout=LOAD_TIMEOUT_MS)
+        page.add_style_tag(content="article p:last-of-type { color: #bbb !important }")
+        with pytest.raises(AssertionError, match="color-contrast"):
+            check_accessibility(page, PAGES[0])
+    finally:
+        page.close()
 
 
 def check_on_a_phone(page: Any, name: str) -> None:
