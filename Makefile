@@ -14,7 +14,7 @@ BUILD := _build
 PY := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 LIBRARY_SOURCES := clasp_lib pyproject.toml constraints.txt
-BOOK_SOURCES := $(LIBRARY_SOURCES) $(NOTEBOOKS) book _config.yml _toc.yml
+BOOK_SOURCES := $(LIBRARY_SOURCES) $(NOTEBOOKS) book _config.yml _toc.yml CONTRIBUTING.md benchmarks/summary.py benchmarks/record.json
 
 # Datasets and features of the notebooks, beside the pages that they make. `make clean` removes both.
 export CLASP_CACHE ?= $(abspath $(BUILD))/cache
@@ -27,7 +27,7 @@ export PYTHONNOUSERSITE := 1
 unexport PYTHONPATH PYTHONHOME PIP_USER PIP_TARGET PIP_PREFIX
 
 .DEFAULT_GOAL := help
-.PHONY: help install book test test-all paper-tiny hard lint unit lab coursework bench records repository clean FORCE
+.PHONY: help install book test test-all paper-tiny hard mutants coverage lint unit lab coursework bench records repository clean FORCE
 .NOTPARALLEL:
 
 help:
@@ -35,6 +35,8 @@ help:
 	@echo "make test        lint, unit tests, notebooks; builds the book first if it is stale"
 	@echo "make test-all    the same with the slow tests, and the chapters in the profile paper-tiny"
 	@echo "make hard        broken input and faults: how many were tried, and how each ended"
+	@echo "make mutants     changed lines of metrics and losses, each broken in every way: the tests must notice"
+	@echo "make coverage    which lines of the library no test runs (slow tests included)"
 	@echo "make lab         open the notebooks in JupyterLab"
 	@echo "make coursework  write the assignments, their solutions and the notes for instructors into $(BUILD)/coursework"
 	@echo "make bench       run the benchmarks, side by side (the first time an hour, 20 GB)"
@@ -115,6 +117,18 @@ paper-tiny: $(INSTALLED)
 hard: $(INSTALLED)
 	$(PYTEST) -m "slow or not slow" tests/hard --hard-report=$(BUILD)/hard.json
 
+# Mutants of metrics and losses whose definition has changed since tests/mutants.json was written; the tests must kill them.
+mutants: $(INSTALLED)
+	$(PY) tests/mutate.py --jobs 2
+
+# Which lines of the library no test runs, the slow ones included; fails below 92 %.
+coverage: export COVERAGE_RCFILE := $(abspath pyproject.toml)
+coverage: $(BUILD)/html/.built
+	rm -rf $(BUILD)/coverage && mkdir -p $(BUILD)/coverage
+	OMP_NUM_THREADS=1 $(PY) -m coverage run -m pytest --numprocesses=$(WORKERS) --dist=loadfile -m "slow or not slow"
+	$(PY) -m coverage combine
+	$(PY) -m coverage report --skip-covered --show-missing --fail-under=92
+
 lint: $(INSTALLED)
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
@@ -137,7 +151,10 @@ coursework: $(INSTALLED)
 	@$(PY) notebooks/coursework/make.py $(BUILD)/coursework
 
 bench: $(INSTALLED)
-	@for script in $(wildcard benchmarks/*.py); do echo "== $$script"; $(PY) "$$script" || exit 1; done
+	@for script in $(filter-out %/summary.py,$(wildcard benchmarks/*.py)); do \
+	  echo "== $$script"; BENCH_RECORD=benchmarks/record.json $(PY) "$$script" || exit 1; \
+	done
+	@$(PY) benchmarks/summary.py
 
 # What the result pages read, measured anew. RECORDINGS="name=folder ..." adds recordings of people, BROWN=brown.zip the
 # Brown corpus.

@@ -4,6 +4,7 @@ import time
 
 import numpy as np
 import torch
+from summary import Comparison, keep
 
 from clasp_lib.encoders import SpeechEncoder
 from clasp_lib.synthesis import ESpeak, draw_voices
@@ -31,11 +32,14 @@ def main() -> None:
     encoder.encode(waves, BATCH)
     on_one_core = time.perf_counter() - began
     assert np.abs(batched - single).max() < 1e-4
-    print(f"{CLIPS} clips, {seconds:.0f} s of speech, on {encoder.device}")
+    setting = f"{CLIPS} clips, {seconds:.0f} s of speech, on {encoder.device}"
+    print(setting)
     print(f"in batches of {BATCH}: {in_batches:.2f} s, {seconds / in_batches:.0f} x real time")
     print(f"one at a time:    {one_by_one:.2f} s, {seconds / one_by_one:.0f} x real time")
     print(f"in batches, 1 thread: {on_one_core:.2f} s, {seconds / on_one_core:.0f} x real time")
     print(f"ratio {one_by_one / in_batches:.2f}")
+    sides = (f"in batches of {BATCH}", in_batches, "one at a time", one_by_one)
+    keep("encoding", setting, [Comparison("Speech vectors of clips", *sides, "s", one_by_one / in_batches)])
 
 
 if __name__ == "__main__":

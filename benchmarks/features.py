@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from summary import Comparison, keep
 from transformers import HubertConfig, HubertModel, Wav2Vec2FeatureExtractor
 
 from clasp_lib import get_profile
@@ -37,7 +38,7 @@ def timed(work) -> tuple[object, float]:
     return result, time.perf_counter() - began
 
 
-def batches(folder: Path) -> None:
+def batches(folder: Path) -> Comparison:
     """Time both ways on the same clips."""
     encoder, rng = hubert_large(folder), np.random.default_rng(0)
     waves = [rng.standard_normal(n).astype(np.float32) for n in rng.integers(24_000, 80_000, CLIPS)]
@@ -50,9 +51,11 @@ def batches(folder: Path) -> None:
     print(f"in batches of {BATCH}: {batched:.1f} s, {speech / batched:.1f} x real time")
     print(f"one at a time:    {single:.1f} s, {speech / single:.1f} x real time")
     print(f"ratio {single / batched:.2f}")
+    sides = (f"in batches of {BATCH}", batched, "one clip at a time", single)
+    return Comparison(f"HuBERT-large's architecture, {CLIPS} clips, {encoder.device}", *sides, "s", single / batched)
 
 
-def resuming(folder: Path) -> None:
+def resuming(folder: Path) -> list[Comparison]:
     """Extract the features of some clips, with half of them stored before, and with all."""
     profile = get_profile("pocket")
     only_test = {"train": 0, "validation": 0, "test": 1}
@@ -66,9 +69,13 @@ def resuming(folder: Path) -> None:
     print(f"pocket encoders: {len(clips)} clips, {sum(clips['duration']):.0f} s of speech")
     print(f"nothing stored: {fresh:.2f} s, half of it: {half:.2f} s, all of it: {whole:.2f} s")
     print(f"ratios {fresh / half:.1f} and {fresh / whole:.0f}")
+    return [
+        Comparison(f"Pocket features of {len(clips)} clips", ours, seconds, "from nothing", fresh, "s", fresh / seconds)
+        for ours, seconds in (("half of them stored before", half), ("all of them stored before", whole))
+    ]
 
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as temporary:
-        batches(Path(temporary) / "hubert")
-        resuming(Path(temporary))
+        compared = [batches(Path(temporary) / "hubert"), *resuming(Path(temporary))]
+    keep("features", "all three encoders, or the speech encoder alone", compared)

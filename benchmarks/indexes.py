@@ -10,6 +10,7 @@ import argparse
 from pathlib import Path
 
 import torch
+from summary import Comparison, keep
 
 from clasp_lib import get_profile
 from clasp_lib.provenance import provenance, write_record
@@ -38,6 +39,21 @@ def main() -> None:
     show_exact(found)
     show_faiss(found)
     show_milvus(found)
+    keep("indexes", f"vectors made of {found['base']} clips; {torch.get_num_threads()} threads", compared(found))
+
+
+def compared(found: dict) -> list[Comparison]:
+    """Exact search beside the bare product, and each approximate kind beside exact search: one query of the largest."""
+    rows, exact = max(indexes.of(found, "exact").items())
+    row = exact["queries"]["1"]
+    sides = ("exact search", row["exact_s"] * 1e3, "the bare product", row["bare_s"] * 1e3, "ms")
+    result = [Comparison(f"One query, {rows:,} vectors", *sides, row["ratio"], "bound", 1.3)]
+    for kind in ("hnsw", "ivfpq"):
+        if row := indexes.of(found, f"{kind} queries").get(rows):
+            ours = (f"faiss {kind}, recall {row['clips']['recall']:.3f}", row["clips"]["one_ms"])
+            ratio = sides[1] / row["clips"]["one_ms"]
+            result.append(Comparison(f"One query, {rows:,} vectors", *ours, *sides[:2], "ms", ratio))
+    return result
 
 
 def show_shape(found: dict) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from PIL import Image
+from summary import Comparison, keep
 
 from clasp_lib.encoders.drawing import PICTURE_RATE, draw, draw_with_matplotlib
 from clasp_lib.synthesis import ESpeak, draw_voices
@@ -56,7 +57,8 @@ def main() -> None:
         file += seconds(lambda images=images: list(map(through_png, images)), 1)
         tensors += seconds(lambda batch=batch: draw(batch), REPEATS)
     with_file = drawing + file
-    print(f"{CLIPS} clips, {sum(map(len, waves)) / PICTURE_RATE:.0f} s of speech, one thread")
+    setting = f"{CLIPS} clips, {sum(map(len, waves)) / PICTURE_RATE:.0f} s of speech"
+    print(f"{setting}, one thread")
     print(f"matplotlib, through a PNG file in memory: {CLIPS / with_file:8.1f} clips/s")
     print(f"matplotlib, without it:                   {CLIPS / drawing:8.1f} clips/s")
     print(f"torch, in batches of {BATCH}:                   {CLIPS / tensors:8.1f} clips/s")
@@ -64,9 +66,17 @@ def main() -> None:
     torch.set_num_threads(os.cpu_count() or 1)
     threaded = sum(seconds(lambda batch=batch: draw(batch), REPEATS) for batch in batches)
     print(f"torch, {torch.get_num_threads()} threads: {CLIPS / threaded:.1f} clips/s, ratio {with_file / threaded:.0f}")
+    times = {"torch, one thread": tensors, f"torch, {torch.get_num_threads()} threads": threaded}
     if torch.cuda.is_available():
         whole = seconds(lambda: [draw(batch, "cuda")[0, 0, 0, 0].item() for batch in batches], REPEATS)
         print(f"torch, on {torch.cuda.get_device_name()}: {CLIPS / whole:.0f} clips/s, ratio {with_file / whole:.0f}")
+        times[f"torch, on {torch.cuda.get_device_name()}"] = whole
+    theirs = ("matplotlib through a PNG file, one thread", CLIPS / with_file, "clips/s")
+    compared = [
+        Comparison("The reference's spectrogram picture", name, CLIPS / spent, *theirs, with_file / spent)
+        for name, spent in times.items()
+    ]
+    keep("picture", setting, compared)
 
 
 if __name__ == "__main__":

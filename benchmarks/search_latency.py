@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from summary import Comparison, keep
 
 from clasp_lib import CLASP, SpeechIndex, get_profile
 from clasp_lib.index.entries import Entry
@@ -72,11 +73,17 @@ def main() -> None:
                 ("bare product", product),
             ):
                 parts.setdefault(name, []).append(seconds)
-    print(f"{CLIPS} clips, {model.dimension} wide, {len(texts)} texts one by one, {K} hits each")
+    setting = f"{CLIPS} clips, {model.dimension} wide, {len(texts)} texts one by one, {K} hits each"
+    print(setting)
     for name, times in parts.items():
         print(f"{name:18} {spread(times)}")
     share = np.median(parts["text encoder"]) / np.median(parts["whole query"])
     print(f"the text encoder takes {share:.0%} of a query")
+    seconds = {name: float(np.median(times)) for name, times in parts.items()}
+    bare, nearest = seconds.pop("bare product"), seconds["nearest vectors"]
+    print(f"ratio of the nearest vectors to the bare product {nearest / bare:.2f}")
+    sides = ("exact search", 1e3 * nearest, "the bare product", 1e3 * bare, "ms")
+    keep("search_latency", setting, [Comparison("The nearest vectors", *sides, nearest / bare, "bound")], seconds)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from pathlib import Path
 
 import torch
 from reference_loop import FIXED_STAGES, Epoch, Recipe, adam, loader, train, train_epoch
+from summary import Comparison, keep
 
 from clasp_lib import get_profile
 from clasp_lib.features import Features, extract_features
@@ -87,8 +88,9 @@ def seconds_each(train_set: Features) -> tuple[float, float]:
     return statistics.median(steps[1:]), statistics.median(epochs[1:])
 
 
-def compare(rows: list[Epoch], histories: list[History], step: float, epoch: float) -> None:
+def compare(name: str, rows: list[Epoch], histories: list[History], step: float, epoch: float) -> list[Comparison]:
     """Print what a baseline reaches, and how soon `train_fusion` is there; a step and an epoch in seconds."""
+    print(f"{name}:")
     last, best = end(rows), max(rows, key=lambda row: row.mrr)
     there = next(row for row in rows if row.mrr >= last.mrr)
     whole = rows[-1].steps * step
@@ -102,11 +104,16 @@ def compare(rows: list[Epoch], histories: list[History], step: float, epoch: flo
     reached = [count * epoch for count in needed if count is not None]
     if len(reached) < len(needed):
         print(f"  train_fusion gets there from {len(reached)} of {len(needed)} seeds, so there is no ratio")
-        return
+        return []
     seconds = statistics.median(reached)
     counts = ", ".join(f"{count:.0f}" for count in needed if count is not None)
     print(f"  train_fusion is there after {counts} epochs, {seconds:.2f} s: ratio {whole / seconds:,.0f} to the whole")
     print(f"  schedule, {there.steps * step / seconds:,.0f} to the moment when the baseline first was as good")
+    what, ours = f"Training to the same MRR, baseline {name}", ("train_fusion", seconds)
+    return [
+        Comparison(what, *ours, side, spent, "s", spent / seconds)
+        for side, spent in (("its whole schedule", whole), ("until it first was as good", there.steps * step))
+    ]
 
 
 def main() -> None:
@@ -145,12 +152,12 @@ def main() -> None:
         print(f"{row['epoch']:.0f}, {row['epoch'] * epoch:.1f} s of training")
     tuned = max(RATES, key=lambda rate: end(mended[rate]).mrr)
     at_rates = ", ".join(f"{rate:.0e} {end(rows).mrr:.4f}" for rate, rows in mended.items())
-    print("as written:")
-    compare(as_written, histories, step, epoch)
-    print("temperature mended:")
-    compare(mended[AS_WRITTEN], histories, step, epoch)
-    print(f"temperature mended, learning rate {tuned:.0e} (MRR in the end: {at_rates}):")
-    compare(mended[tuned], histories, step, epoch)
+    print(f"MRR of the mended baseline in the end, by learning rate: {at_rates}")
+    baselines = {"as written": as_written, "temperature mended": mended[AS_WRITTEN]}
+    baselines[f"temperature mended, learning rate {tuned:.0e}"] = mended[tuned]
+    compared = [c for name, rows in baselines.items() for c in compare(name, rows, histories, step, epoch)]
+    setting = f"{place}; {len(train_set)} pairs; {args.part:g} of the baselines' schedule, {args.seeds} seeds of ours"
+    keep("time_to_quality", setting, compared)
 
 
 if __name__ == "__main__":

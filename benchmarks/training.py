@@ -17,6 +17,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 from reference_loop import BATCH, adam, loader, train_epoch, with_plain_dropout
+from summary import Comparison, keep
 from torch import nn
 
 from clasp_lib.encoders.checkpoints import half_type
@@ -143,11 +144,17 @@ def main() -> None:
     base = statistics.median(reference[1:])
     print(f"{name}, {torch.get_num_threads()} threads, load {min(loads):.1f} to {max(loads):.1f}; {args.rounds} turns")
     print(f"reference's loop, batches of {BATCH}, {len(batches)} steps a turn: {base:,.0f} pairs/s")
+    compared = []
     for number, (side, kind) in enumerate(zip(sides, types, strict=True)):
         rate, fraction = statistics.median(rates[number]), statistics.median(fractions[number])
         ratio = statistics.median(r / b for r, b in zip(rates[number], reference[1:], strict=True))
         print(f"{described(side)}: {rate:,.0f} pairs/s, ratio {ratio:.1f}")
         print(f"    of a step, the time of its products alone in {str(kind).removeprefix('torch.')}: {fraction:.2f}")
+        ours, step_ms = described(side), 1e3 * side.batch_size / rate
+        theirs = (f"the reference's loop, batches of {BATCH}", base, "pairs/s", ratio)
+        bare = ("its products alone", fraction * step_ms, "ms", 1 / fraction, "bound")
+        compared += [Comparison("Training a fusion", ours, rate, *theirs), Comparison("A step", ours, step_ms, *bare)]
+    keep("training", f"{name}, {torch.get_num_threads()} threads; {args.rounds} turns", compared)
 
 
 if __name__ == "__main__":

@@ -33,6 +33,9 @@ MAX_SECONDS = 60.0
 _RATES = (1_000, 768_000)
 _MAX_CHANNELS = 64
 _OGG_PAGE = 65_307  # bytes, at most
+_AT_ONCE = 2**25  # samples of all channels that are decoded in one go: a header may promise what is not there
+_UNKNOWN = 2**62  # frames, or more, that libsndfile takes a FLAC stream to have whose writer did not know
+_LOUDEST = 2**31  # as of 32-bit PCM that was not scaled; the squares of much larger numbers overflow
 
 
 def load_audio(
@@ -57,6 +60,7 @@ def load_audio(
             silence; too short or too long; absurd sampling rate. The message names the file.
     """
     name = describe(item)
+    _check_rate(sampling_rate, "sampling_rate")
     if isinstance(item, str | Path):
         samples, rate = _read(_existing_file(item), name, max_seconds)
     elif isinstance(item, Mapping):
@@ -96,7 +100,10 @@ def encode_audio(samples: np.ndarray, sampling_rate: int, format: str = "MP3") -
     if subtype is None:
         raise AudioError(f"format {format!r} is not known. Use 'MP3', 'OGG', 'FLAC' or 'WAV'.")
     buffer = io.BytesIO()
-    soundfile.write(buffer, np.clip(samples, -1.0, 1.0), sampling_rate, format=format, subtype=subtype)
+    try:
+        soundfile.write(buffer, np.clip(samples, -1.0, 1.0), sampling_rate, format=format, subtype=subtype)
+    except soundfile.LibsndfileError as error:  # MP3 has nine rates, and none above 48 kHz
+        raise AudioError(f"{format} at {sampling_rate} Hz: cannot be written ({error.error_string}).") from error
     return _with_fixed_serial(buffer.getvalue()) if format == "OGG" else buffer.getvalue()
 
 
@@ -124,12 +131,13 @@ def stream_audio(
     name = describe(item)
     if isinstance(item, Mapping) and item.get("array") is None and item.get("bytes") is None and item.get("path"):
         item = item["path"]
-    if isinstance(item, Mapping) and item.get("array") is None and isinstance(item.get("bytes"), bytes | bytearray):
-        yield from _stream_file(io.BytesIO(item["bytes"]), name, block_seconds, sampling_rate)
+    data = item.get("bytes") if isinstance(item, Mapping) and item.get("array") is None else None
+    if isinstance(data, bytes | bytearray) and data:
+        yield from _stream_file(io.BytesIO(data), name, block_seconds, sampling_rate)
     elif isinstance(item, str | Path):
         yield from _stream_file(_existing_file(item), name, block_seconds, sampling_rate)
     else:
-        rate = source_rate or sampling_rate
+        rate = sampling_rate if source_rate is None else source_rate
         if isinstance(item, Mapping) and item.get("sampling_rate"):
             rate = item["sampling_rate"]
         samples = load_audio(item, rate, source_rate=rate, max_seconds=None)
@@ -148,9 +156,7 @@ def stream_chunks(
         AudioError: a chunk that is no 1-D array or holds NaN or infinite samples; the message gives its number, the
             first is number 0. An absurd rate.
     """
-    if not isinstance(source_rate, int | np.integer) or isinstance(source_rate, bool):
-        raise AudioError(f"sampling rate {source_rate!r} is not a whole number of Hz.")
-    _check_format(int(source_rate), 1, "chunks of sound")
+    _check_rate(source_rate, "chunks of sound")
     named = ((f"chunk number {number}", chunk) for number, chunk in enumerate(chunks))
     yield from _resampled((_as_floats(chunk, name) for name, chunk in named), int(source_rate), sampling_rate)
 
@@ -196,18 +202,32 @@ def _existing_file(path: str | Path) -> Path:
     except (OSError, TypeError, ValueError) as error:  # a symlink loop, no permission, a NUL byte in the name
         if isinstance(error, AudioError):
             raise
-        raise AudioError(f"{path!s}: cannot be opened ({error}).") from error
+        reason = getattr(error, "strerror", None) or error  # without the name once more
+        raise AudioError(f"{path!s}: cannot be opened ({reason}).") from error
     return path
 
 
 def _opened(source: Any, name: str) -> soundfile.SoundFile:
     _check_whole(source, name)
+    if isinstance(source, Path):  # soundfile wants names in strict UTF-8, which those of another system may not be
+        source = os.fspath(source) if os.name == "nt" else os.fsencode(source)
     try:
-        return soundfile.SoundFile(os.fspath(source) if isinstance(source, Path) else source)
+        file = soundfile.SoundFile(source)
     except (soundfile.SoundFileError, OSError, TypeError, ValueError) as error:
+        reason = getattr(error, "error_string", error)  # without the name once more
         raise AudioError(
-            f"{name}: is not audio that can be read, or its header is damaged ({error}). Use WAV, FLAC, MP3 or Ogg."
+            f"{name}: is not audio that can be read, or its header is damaged ({reason}). Use WAV, FLAC, MP3 or Ogg."
         ) from error
+    if file.frames >= _UNKNOWN:
+        file.close()
+        raise AudioError(f"{name}: does not say how long it is, as if written to a pipe. Save it once more as a file.")
+    return file
+
+
+def _check_rate(rate: object, name: str) -> None:
+    if not isinstance(rate, int | np.integer) or isinstance(rate, bool):
+        raise AudioError(f"{name}: sampling rate {rate!r} is not a whole number of Hz.")
+    _check_format(int(rate), 1, name)
 
 
 def _check_format(rate: int, channels: int, name: str) -> None:
@@ -221,18 +241,18 @@ def _read(source: Any, name: str, max_seconds: float | None) -> tuple[np.ndarray
     with _opened(source, name) as file:
         _check_format(file.samplerate, file.channels, name)
         _check_longest(file.frames / file.samplerate, name, max_seconds)  # before the samples fill the memory
-        return _mono(file, name), file.samplerate
+        parts = list(_blocks(file, name, max(1, _AT_ONCE // file.channels)))
+        return parts[0] if len(parts) == 1 else np.concatenate([np.zeros(0, np.float32), *parts]), file.samplerate
 
 
-def _mono(file: soundfile.SoundFile, name: str, frames: int = -1) -> np.ndarray:
-    """The next `frames` frames, or all that are left, averaged over the channels."""
-    here = file.tell()
+def _mono(file: soundfile.SoundFile, name: str, frames: int) -> np.ndarray:
+    """The next `frames` frames, or as many as are left, averaged over the channels."""
     try:
+        here = file.tell()
         samples = file.read(frames, dtype="float32", always_2d=True)  # (frames, channels)
     except (soundfile.SoundFileError, OSError) as error:
         raise AudioError(f"{name}: cannot be decoded to its end ({error}). The file is probably truncated.") from error
-    promised = file.frames - here if frames < 0 else min(frames, file.frames - here)
-    if len(samples) < promised:
+    if len(samples) < min(frames, file.frames - here):
         raise AudioError(
             f"{name}: is truncated: {here + len(samples)} of the {file.frames} frames its header promises. "
             "Copy it again."
@@ -325,9 +345,7 @@ def _gf2_power_of_x(exponent: int) -> int:
 
 def _checked(samples: np.ndarray, rate: int, name: str, min_seconds: float, max_seconds: float | None) -> np.ndarray:
     _check_kind(samples, name)
-    if not isinstance(rate, int | np.integer):
-        raise AudioError(f"{name}: sampling rate {rate!r} is not a whole number of Hz.")
-    _check_format(int(rate), 1, name)
+    _check_rate(rate, name)
     if len(samples) == 0:
         raise AudioError(f"{name}: holds no samples.")
     seconds = len(samples) / rate
@@ -362,6 +380,8 @@ def _as_floats(samples: np.ndarray, name: str) -> np.ndarray:
 def _finite(samples: np.ndarray, name: str) -> np.ndarray:
     if not np.isfinite(samples).all():
         raise AudioError(f"{name}: holds NaN or infinite samples. Re-export the recording.")
+    if (loudest := max(samples.max(initial=0), -samples.min(initial=0))) > _LOUDEST:
+        raise AudioError(f"{name}: holds samples up to {loudest:g}; expected -1 to 1. Re-export the recording.")
     return samples
 
 

@@ -36,7 +36,8 @@ class Table:
         needs: names of columns besides speech, picture and text. "sentences" and "categories" are numbered here,
             "other" stands for `other_speech` and `other_picture`, and the rest is taken from `features.columns`.
         frames: whether speech is given frame by frame.
-        resident: whether all rows are held on the device; None decides by its free memory. Frames never are.
+        resident: whether all rows are held on the device; None decides by its free memory, and takes back a yes that
+            another program has made wrong. Frames never are.
 
     Raises:
         ClaspError: features without a column that is needed, or without frames.
@@ -63,8 +64,17 @@ class Table:
             arrays |= _column(name, features)
         size = sum(array.nbytes for array in arrays.values())
         self.resident = _fits(size, arrays.values(), device) if resident is None else resident
-        tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
-        self._tensors = {name: x.to(device) for name, x in tensors.items()} if self.resident else tensors
+        self._tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        if self.resident:
+            try:
+                self._tensors = {name: tensor.to(device) for name, tensor in self._tensors.items()}
+            except torch.OutOfMemoryError as error:
+                if resident:
+                    raise ClaspError(
+                        f"{device}: has too little memory for {size / 2**30:.1f} GiB of features. Leave resident out, "
+                        "or give False: they are then read ahead."
+                    ) from error
+                self.resident = False
 
     def __len__(self) -> int:
         return self._length

@@ -64,18 +64,17 @@ def at_least_one(text: str) -> int:
 
 
 def load_model(name: str, device: str | None = None) -> CLASP:
-    """A model; a local folder is known by its absolute path, so that an index finds it from everywhere.
+    """A model, on a device that is checked first.
 
     Raises:
         CheckpointError: nothing there, or not a CLASP model.
         ClaspError: a device that cannot be used.
     """
-    from clasp_lib.model import CLASP, SHIPPED
+    from clasp_lib.model import CLASP
 
     check_device(device)
-    local = name not in SHIPPED and os.path.isdir(name)
     with no_loading_bars():
-        return CLASP.from_pretrained(os.path.abspath(name) if local else name, device=device)
+        return CLASP.from_pretrained(name, device=device)
 
 
 @contextlib.contextmanager
@@ -98,12 +97,9 @@ def check_device(device: str | None) -> None:
     Raises:
         ClaspError: torch does not know it, or cannot have it here.
     """
-    import torch
+    from clasp_lib.encoders.checkpoints import chosen_device
 
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ClaspError(f"device {device!r}: cannot be used ({str(error).splitlines()[0]}).") from error
+    chosen_device(device)
 
 
 def shows_progress(args: argparse.Namespace) -> bool:
@@ -113,12 +109,17 @@ def shows_progress(args: argparse.Namespace) -> bool:
 
 def remark(text: str) -> None:
     """One line for people, beside the results."""
-    print(one_line(text), file=sys.stderr)
+    print(without_password(one_line(text)), file=sys.stderr)
 
 
 def print_json(document: Any) -> None:
     """A document as people and programs read it: indented, letters as they are."""
     print(json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False))
+
+
+def without_password(text: str) -> str:
+    """A text in which addresses do not say who logs in, and how: http://***@host."""
+    return re.sub(r"(?<=://)\S*@", "***@", text)
 
 
 def one_line(text: str) -> str:

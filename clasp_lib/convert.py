@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 
-from clasp_lib.errors import CheckpointError, ClaspError
+from clasp_lib.errors import CheckpointError, ClaspError, brief
 from clasp_lib.folders import written_whole
 from clasp_lib.fusion import Fusion, build_fusion
 
@@ -79,6 +79,9 @@ _FUSIONS = {
 }
 """By class and `.mode`, which older files lack."""
 
+_KEYS = ("fusion", "fusion_config", "speech_encoder", "speech_layer", "spectrogram_encoder", "text_encoder")
+"""Without which a configuration is not that of a CLASP model."""
+
 _SETTINGS = {"eps": 1e-5, "negative_slope": 0.01}
 """Of batch norm and leaky ReLU: they change what a layer puts out and are not among its weights."""
 
@@ -127,6 +130,7 @@ def convert(source: str | Path, target: str | Path) -> None:
 
     Raises:
         CheckpointError: `source` is not such a file, or `target` exists.
+        DatasetError: `target` cannot be written.
     """
     from safetensors.torch import save_file
 
@@ -168,6 +172,39 @@ def read_published(source: str | Path) -> tuple[dict[str, Any], Fusion]:
     fusion.load_state_dict({key: weights[key].detach().clone() for key in expected}, assign=True)
     config = {"model_type": "clasp", "fusion": name, "fusion_config": fusion.config}
     return config | PUBLISHED_ENCODERS, fusion.eval()
+
+
+def read_saved(config_file: str | Path, weights_file: str | Path) -> tuple[dict[str, Any], Fusion]:
+    """The same of the two files that `CLASP.save_pretrained` writes.
+
+    Raises:
+        CheckpointError: a configuration that is none, or weights that are damaged, do not fit it, or hold what is no
+            finite number. ClaspError: a fusion that is not known.
+    """
+    from safetensors.torch import load_file
+
+    try:
+        config = json.loads(Path(config_file).read_text("utf-8"))
+        if not isinstance(config, dict) or (missing := [key for key in _KEYS if key not in config]):
+            lacks = f"lacks {', '.join(missing)}" if isinstance(config, dict) else "holds no table"
+            raise CheckpointError(f"{config_file}: {lacks}; expected what `CLASP.save_pretrained` writes.")
+        try:
+            with torch.device("meta"):  # as above
+                fusion = build_fusion(config["fusion"], **config["fusion_config"])
+        except ClaspError as error:
+            raise CheckpointError(f"{config_file}: {error}") from error
+        weights = {name: tensor.clone() for name, tensor in load_file(weights_file).items()}
+        fusion.load_state_dict(weights, assign=True)
+    except ClaspError:
+        raise
+    except Exception as error:  # json, safetensors and torch each raise their own kinds
+        raise CheckpointError(
+            f"{Path(config_file).parent}: is not a CLASP model that can be loaded ({brief(error)}). Save it again."
+        ) from error
+    for name, tensor in fusion.float().state_dict().items():
+        if not tensor.isfinite().all():
+            raise CheckpointError(f"{weights_file}: {name} holds NaN or infinite values. Save the model again.")
+    return config, fusion.eval()
 
 
 def _weights(root: _Inert, source: str | Path) -> dict[str, torch.Tensor]:
@@ -223,8 +260,8 @@ def _opened(path: Path) -> object:
     """What the file holds, with stand-ins for modules."""
     try:
         data = path.read_bytes()
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error.strerror}).") from error
+    except (OSError, ValueError) as error:  # the second for a name that no file can have
+        raise CheckpointError(f"{path}: cannot be read ({getattr(error, 'strerror', error)}).") from error
     try:
         data = _scanned(data)
     except pickle.UnpicklingError as error:
@@ -245,6 +282,8 @@ def _scanned(data: bytes) -> bytes:
             records = [name for name in archive.namelist() if name.endswith("/data.pkl")]
             if len(records) != 1 or any(record.compress_type for record in archive.infolist()):
                 raise ValueError(f"an archive of {len(records)} pickles, or a compressed one")
+            if damaged := archive.testzip():  # torch does not compare checksums
+                raise ValueError(f"{damaged} has another checksum than when it was written")
             _check_names(pickletools.genops(archive.read(records[0])))
         return data
     # Before torch 1.6: magic number, version, machine, object, keys of the storages; then the storages themselves.
@@ -269,7 +308,8 @@ def _check_names(operations: Iterable[Any]) -> None:
         elif isinstance(argument, str):
             texts.append(argument)
     if unknown := sorted(names - _ALLOWED):
-        raise pickle.UnpicklingError(f"asks for {', '.join(unknown)}, which no published fusion encoder needs")
+        shown = ", ".join(unknown)[:500]
+        raise pickle.UnpicklingError(f"asks for {shown}, which no published fusion encoder needs")
 
 
 def _without_module_ids(operations: Any, data: bytes, end: int) -> bytes:
@@ -302,7 +342,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     try:
         convert(args.source, args.target)
-    except ClaspError as error:
+    except (ClaspError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

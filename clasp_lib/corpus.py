@@ -30,6 +30,7 @@ MAX_BROWN_TOKENS = 47
 
 BROWN_URL = "https://raw.githubusercontent.com/nltk/nltk_data/gh-pages/packages/corpora/brown.zip"
 BROWN_SHA256 = "9b275f9b3b95d7bd66ccfb7cd259f445a13bbe5d1f4107aba09fd3e8364bafa6"
+_MOST_BYTES = 100_000_000  # that its zip may unpack to; NLTK's is a tenth of that
 
 REFERENCE_SIZES: dict[str, dict[Split, int]] = {
     "speech_brown": {"train": 38_692, "validation": 7_526, "test": 8_567},
@@ -76,6 +77,8 @@ def brown(path: str | Path) -> list[Sentence]:
     sentences = []
     try:
         with zipfile.ZipFile(path) as archive:
+            if (size := sum(member.file_size for member in archive.infolist())) > _MOST_BYTES:
+                raise ValueError(f"it would unpack to {size / 1e6:,.0f} MB")
             categories = dict(line.split()[:2] for line in archive.read("brown/cats.txt").decode("ascii").splitlines())
             for name, category in categories.items():
                 lines = archive.read(f"brown/{name}").decode("ascii").splitlines()
@@ -83,7 +86,7 @@ def brown(path: str | Path) -> list[Sentence]:
                     tokens = [token.rpartition("/")[0] for token in line.split()]
                     if len(tokens) <= MAX_BROWN_TOKENS:
                         sentences.append(Sentence(f"{name}-{number:04d}", join_brown_tokens(tokens), category))
-    except (OSError, KeyError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, EOFError, KeyError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise DatasetError(
             f"{path}: is not NLTK's brown.zip ({error}). "
             "Get it with nltk.download('brown') and give the path of the zip."
@@ -97,6 +100,8 @@ def download_brown(folder: str | Path) -> Path:
     Raises:
         DatasetError: it cannot be downloaded, or is not the file that it was when this was written.
     """
+    from http.client import HTTPException
+
     from torch.hub import download_url_to_file
 
     file = Path(folder) / "brown.zip"
@@ -104,7 +109,7 @@ def download_brown(folder: str | Path) -> Path:
         file.parent.mkdir(parents=True, exist_ok=True)
         try:
             download_url_to_file(BROWN_URL, str(file), hash_prefix=BROWN_SHA256)
-        except (OSError, RuntimeError) as error:  # the second for another digest
+        except (OSError, RuntimeError, HTTPException) as error:  # for another digest; for a line that breaks
             raise DatasetError(
                 f"{BROWN_URL}: cannot be downloaded ({error}). Get brown.zip from NLTK's data and put it to {file}."
             ) from error

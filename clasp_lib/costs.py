@@ -23,13 +23,14 @@ import numpy as np
 import torch
 
 from clasp_lib.audio import SAMPLING_RATE, resample
+from clasp_lib.convert import read_saved
 from clasp_lib.encoders import SpectrogramEncoder, SpeechEncoder, TextEncoder
 from clasp_lib.encoders.checkpoints import resolve
 from clasp_lib.errors import ClaspError
-from clasp_lib.fusion import Fusion, build_fusion
+from clasp_lib.fusion import Fusion
 from clasp_lib.model import CLASP
 from clasp_lib.pooling import pad_frames
-from clasp_lib.transcription import Transcriber, Whisper, load_recogniser
+from clasp_lib.transcription import NOTHING_HEARD, Transcriber, Whisper, load_recogniser
 
 ORACLE, RECOGNISED, DIRECT = "oracle transcript", "recognised transcript", "direct"
 
@@ -40,9 +41,6 @@ STAGES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
 }
 """What each pipeline does with a clip that enters the index, and with a text query. Whoever types the oracle's
 transcripts is not counted."""
-
-NOTHING_HEARD = "."
-"""Stands in for an empty transcript, which still needs a vector."""
 
 _QUERIES = 16  # texts, asked one by one
 
@@ -330,9 +328,8 @@ def _measure_memory(order: Mapping[str, Any]) -> dict[str, int]:
 
 def _loaded(order: Mapping[str, Any], stages: Sequence[str], device: torch.device) -> Parts:
     """What these stages need, as `CLASP.from_pretrained` and `load_recogniser` load it."""
-    from safetensors.torch import load_file
-
-    config = json.loads(Path(order["model"], "config.json").read_text("utf-8"))
+    files = [Path(order["model"], file) for file in ("config.json", "model.safetensors")]
+    config = json.loads(files[0].read_text("utf-8"))
     recogniser, speech, picture, fusion, text = (None,) * 5
     if "recognise" in stages:
         recogniser = load_recogniser(order["recogniser"], device=device, language=order["language"])
@@ -341,9 +338,7 @@ def _loaded(order: Mapping[str, Any], stages: Sequence[str], device: torch.devic
             config["speech_encoder"], layer=config["speech_layer"], reference=config["speech_reference"], device=device
         )
         picture = SpectrogramEncoder(config["spectrogram_encoder"], drawing=config["drawing"], device=device)
-        fusion = build_fusion(config["fusion"], **config["fusion_config"]).eval()
-        fusion.load_state_dict(load_file(Path(order["model"], "model.safetensors")))
-        fusion.to(device)
+        fusion = read_saved(*files)[1].to(device)
     if "embed text" in stages:
         text = TextEncoder(config["text_encoder"], device=device)
     return Parts(recogniser, speech, picture, fusion, text)

@@ -265,21 +265,29 @@ def bit_rate(data: bytes) -> float:
     """kbit/s of an MP3 at 16 kHz or an Ogg Opus stream, from its frames: without the container's own bytes.
 
     In an Ogg file of a few seconds the container and its two headers are a fifth of all bytes at 6 kbit/s.
+
+    Raises:
+        AudioError: the bytes are neither of the two, or break off before the first sound.
     """
+    strange = AudioError("bit_rate: these bytes are neither MP3 at 16 kHz nor Ogg Opus.")
     start = bits = samples = pages = 0
     if data[:4] == b"OggS":
-        while start < len(data):  # page by page (RFC 3533, section 6)
+        while start + 26 < len(data):  # page by page (RFC 3533, section 6)
             segments = data[start + 26]
             size = sum(data[start + 27 : start + 27 + segments])
             bits += 8 * size if pages >= 2 else 0  # the first two hold headers (RFC 7845, section 3)
             samples = int.from_bytes(data[start + 6 : start + 14], "little")  # until now, at 48 kHz
             start, pages = start + 27 + segments + size, pages + 1
+        if not samples:
+            raise strange
         return bits / samples * 48
     while start + 4 <= len(data):  # frame by frame
         if data[start] != 0xFF or not 1 <= data[start + 2] >> 4 <= len(MP3_RATES):
-            raise AudioError("bit_rate: these bytes are neither MP3 at 16 kHz nor Ogg Opus.")
+            raise strange
         size = MP3_RATES[(data[start + 2] >> 4) - 1] * 1000 // 8 * _MP3_FRAME // SAMPLING_RATE
         start, bits, samples = start + size, bits + 8 * size, samples + _MP3_FRAME
+    if not samples:
+        raise strange
     return bits / samples * SAMPLING_RATE / 1000
 
 

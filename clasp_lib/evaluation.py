@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -18,6 +18,10 @@ from clasp_lib.significance import Comparison, compare_paired
 
 if TYPE_CHECKING:
     import torch
+
+Direction: TypeAlias = Literal["text_to_speech", "speech_to_text"]
+DIRECTIONS: tuple[Direction, Direction] = ("text_to_speech", "speech_to_text")
+"""Who asks, and what is searched."""
 
 
 @dataclass(frozen=True)

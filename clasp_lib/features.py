@@ -21,8 +21,8 @@ from tqdm import tqdm
 
 from clasp_lib.audio import load_audio
 from clasp_lib.encoders import SpectrogramEncoder, SpeechEncoder, TextEncoder
-from clasp_lib.errors import ClaspError, DatasetError
-from clasp_lib.speech_brown import OnError, Skipped
+from clasp_lib.encoders.checkpoints import with_less_at_once
+from clasp_lib.errors import ClaspError, DatasetError, OnError, Skipped, check_on_error
 from clasp_lib.vector_store import VectorStore
 
 if TYPE_CHECKING:
@@ -31,8 +31,9 @@ if TYPE_CHECKING:
 SHARD = 512
 """Clips in one stored file: what a stopped run repeats at most."""
 
+_NOT_FINITE = "the encoder gives NaN or infinite numbers. Half precision can overflow: give it precision='float32'."
 _ARRAYS = ("speech", "picture", "text")
-_LISTS = ("sentence_ids", "texts", "categories", "voices", "skipped")
+_OF_EACH = ("sentence_ids", "texts", "categories", "voices")
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,9 @@ class Features:
         skipped: clips that were left out because they, or their texts, could not be encoded, and why.
         columns: further numbers by name, n rows each, that a loss asks for (`clasp_lib.losses.Loss.needs`).
         frames: for each clip (frames, speech width), from `extract_frames`, for a fusion that takes them.
+
+    Raises:
+        DatasetError: parts of different lengths.
     """
 
     speech: np.ndarray
@@ -57,6 +61,14 @@ class Features:
     skipped: list[Skipped] = field(default_factory=list)
     columns: Mapping[str, np.ndarray] = field(default_factory=dict)
     frames: list[torch.Tensor] | None = None
+
+    def __post_init__(self) -> None:
+        parts = {name: getattr(self, name) for name in (*_ARRAYS, *_OF_EACH)} | dict(self.columns)
+        if self.frames is not None:
+            parts["frames"] = self.frames
+        other = [f"{name} has {len(part)}" for name, part in parts.items() if len(part) != len(self.speech)]
+        if other:
+            raise DatasetError(f"features: speech has {len(self.speech)} rows, but {', '.join(other)}.")
 
     def __len__(self) -> int:
         return len(self.speech)
@@ -78,7 +90,8 @@ def extract_features(
     """Encode every clip and text of `dataset`; with a `folder`, store the vectors there and encode only what is new.
 
     Args:
-        batch_size: clips that an encoder gets at once; clips of similar length go together.
+        batch_size: clips that an encoder gets at once, fewer where a GPU's memory does not suffice; clips of similar
+            length go together.
         on_error: "raise" stops at the first clip that cannot be encoded; "skip" leaves it out, and the store remembers
             why.
         memory_mapped: leave the vectors in files beside the stored ones, for what does not fit into memory.
@@ -86,8 +99,10 @@ def extract_features(
 
     Raises:
         AudioError, TextError: a clip or text cannot be encoded, with `on_error="raise"`; what was finished is stored.
-        DatasetError: no clips, none that could be encoded, or a damaged shard.
+        DatasetError: no clips, none that could be encoded, a damaged shard, or a folder that cannot be written.
+        ClaspError: too little memory for a single clip.
     """
+    check_on_error(on_error)
     if len(dataset) == 0:
         raise DatasetError(f"{description}: the dataset holds no clips.")
     clips, texts = audio_keys(dataset), [_digest(text.encode("utf-8", "surrogatepass")) for text in dataset["text"]]
@@ -96,7 +111,7 @@ def extract_features(
         store = VectorStore(folder, encoder.identity, encoder.dimension)
         title = f"{description}, {encoder.identity['encoder']}"
         fetch = _reader(dataset, encoder)
-        _encode_missing(store, keys, fetch, _rows(encoder.encode, batch_size), title, on_error, workers)
+        _encode_missing(store, keys, fetch, _rows(encoder.encode, batch_size, title), title, on_error, workers)
         stores.append((store, keys))
     skipped, kept = [], []
     for row, name in enumerate(dataset["id"]):
@@ -126,7 +141,7 @@ def concatenate_features(parts: Sequence[Features]) -> Features:
     if not parts or any(len({getattr(part, name).shape[1] for part in parts}) > 1 for name in _ARRAYS):
         raise DatasetError("features can be joined if there are some and all come from the same encoders.")
     arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _ARRAYS}
-    lists = {name: [entry for part in parts for entry in getattr(part, name)] for name in _LISTS}
+    lists = {name: [entry for part in parts for entry in getattr(part, name)] for name in (*_OF_EACH, "skipped")}
     shared = [name for name in parts[0].columns if all(name in part.columns for part in parts)]
     columns = {name: np.concatenate([part.columns[name] for part in parts]) for name in shared}
     frames = [clip for part in parts for clip in part.frames or ()]
@@ -153,7 +168,8 @@ def extract_frames(
     keys = audio_keys(dataset)
     store = VectorStore(folder, speech_encoder.identity | {"encoder": "speech-frames"}, speech_encoder.dimension)
     fetch = _reader(dataset, speech_encoder)
-    _encode_missing(store, keys, fetch, _rows(speech_encoder.frames, batch_size), description, "raise", workers)
+    encode = _rows(speech_encoder.frames, batch_size, description)
+    _encode_missing(store, keys, fetch, encode, description, "raise", workers)
     return [store.read_all_rows(key) for key in keys]
 
 
@@ -172,8 +188,15 @@ def _reader(dataset: Dataset, encoder: Any) -> Callable[[int], Any]:
     return lambda row: load_audio(dataset[row]["audio"], encoder.sampling_rate)
 
 
-def _rows(encode: Callable[..., Any], batch_size: int) -> Callable[[list], list[np.ndarray]]:
-    return lambda items: list(encode(items, batch_size))
+def _rows(encode: Callable[..., Any], batch_size: int, title: str) -> Callable[[list], list[np.ndarray]]:
+    """What an encoder says of items, in batches that fit into memory; those that follow are not larger."""
+
+    def rows(items: list) -> list[np.ndarray]:
+        nonlocal batch_size
+        found, batch_size = with_less_at_once(lambda size: encode(items, size), batch_size, title)
+        return list(found)
+
+    return rows
 
 
 def _encode_missing(
@@ -203,12 +226,17 @@ def _encode_missing(
                 ahead = [pool.submit(fetch, rows[key]) for key in shards[number + 1]]
             try:
                 found = dict(zip(items, encode(list(items.values())), strict=True)) if items else {}
-            except ClaspError:
-                if on_error == "raise":
+            except ClaspError as error:
+                if on_error == "raise" or _too_large(error):
                     for task in ahead:
                         task.cancel()
                     raise
                 found = _one_by_one(items, encode, failed)
+            for key in [key for key, vectors in found.items() if not np.isfinite(vectors).all()]:
+                del found[key]
+                failed[key] = _NOT_FINITE
+                if on_error == "raise":
+                    raise ClaspError(f"{description}, clip number {rows[key]}: {_NOT_FINITE}")
             store.add(found, failed)
             bar.update(len(shard))
 
@@ -237,8 +265,15 @@ def _one_by_one(
         try:
             (found[key],) = encode([item])
         except ClaspError as error:
+            if _too_large(error):
+                raise
             failed[key] = str(error)
     return found
+
+
+def _too_large(error: ClaspError) -> bool:
+    """Whether memory did not suffice, which says nothing about the clip: it must not be remembered as a bad one."""
+    return isinstance(error.__cause__, torch.OutOfMemoryError)
 
 
 def _digest(data: bytes) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,13 @@ from huggingface_hub import ModelCard, ModelHubMixin, hf_hub_download
 from tqdm import tqdm
 
 from clasp_lib.audio import AudioItem, describe, load_audio
-from clasp_lib.convert import PUBLISHED, PUBLISHED_WEIGHTS, read_published
+from clasp_lib.convert import PUBLISHED, PUBLISHED_WEIGHTS, read_published, read_saved
 from clasp_lib.encoders import SpectrogramEncoder, SpeechEncoder, TextEncoder
-from clasp_lib.encoders.checkpoints import digest_of, pocket_folder
-from clasp_lib.errors import AudioError, CheckpointError, ClaspError
-from clasp_lib.fusion import Fusion, build_fusion
+from clasp_lib.encoders.checkpoints import digest_of, is_hub_id, pocket_folder, with_less_at_once
+from clasp_lib.errors import AudioError, CheckpointError, ClaspError, brief
+from clasp_lib.folders import reported
+from clasp_lib.fusion import Fusion
+from clasp_lib.model_card import CARD, SENTENCE_TRANSFORMERS
 from clasp_lib.pooling import pad_frames
 
 SHIPPED = {
@@ -40,39 +43,6 @@ Those with "search" in their name stand on a speech encoder that was shown the s
 """
 
 _CONFIG, _WEIGHTS, _CARD_FILE = "config.json", "model.safetensors", "README.md"
-_SENTENCE_TRANSFORMERS: dict[str, Any] = {
-    "modules.json": [
-        {"idx": 0, "name": "0", "path": "", "type": "clasp_lib.sentence_transformers_modules.ClaspRouter"}
-    ],
-    "config_sentence_transformers.json": {"model_type": "SentenceTransformer", "similarity_fn_name": "cosine"},
-}
-"""Files by which `SentenceTransformer(folder)` finds what to load, and what is in them."""
-
-_CARD = """---
-library_name: clasp-lib
-license: mit
-pipeline_tag: feature-extraction
-tags: [clasp, speech-retrieval]
----
-
-# A CLASP model
-
-Maps speech and text to {dimension} dimensions, to search recordings with text (Abootorabi and Asgari 2025,
-https://arxiv.org/abs/2412.13071). This folder holds the fusion encoder ({fusion}); the frozen encoders are loaded
-by name: speech `{speech_encoder}`, picture `{spectrogram_encoder}`, text `{text_encoder}`.
-
-    from clasp_lib import CLASP
-    model = CLASP.from_pretrained("this folder")
-    model.similarity(model.encode_text(["a query"]), model.encode_speech(["one.flac"]))
-
-Where clasp-lib is installed, sentence-transformers loads this folder, too. It asks for the flag because the module that
-`modules.json` names is clasp-lib's and not its own; the folder itself holds no code:
-
-    from sentence_transformers import SentenceTransformer
-    model = SentenceTransformer("this folder", trust_remote_code=True)
-    model.similarity(model.encode(["a query"]), model.encode(["one.flac"]))
-"""
-
 _CHUNK = 512  # clips decoded at once: bounds the memory of a long list of paths
 
 
@@ -143,7 +113,10 @@ class CLASP(
 
     @property
     def fingerprint(self) -> str:
-        """Changes whenever a weight does, of the fusion or of an encoder; an index remembers it."""
+        """Changes whenever a weight does, of the fusion or of an encoder; an index remembers it.
+
+        Encoders in another precision leave it as it is: they round, and may search what others have indexed.
+        """
         encoders = (self.speech_encoder, self.spectrogram_encoder, self.text_encoder)
         parts = [json.dumps(self.config, sort_keys=True), digest_of(self.fusion), *(e.digest for e in encoders)]
         return hashlib.sha256("|".join(parts).encode()).hexdigest()[:32]
@@ -167,15 +140,18 @@ class CLASP(
         Raises:
             AudioError: an item is missing, damaged, silent, too short or too long; the message names it.
         """
-        if isinstance(items, str | Path | dict) or (isinstance(items, np.ndarray) and items.ndim != 2):
+        if isinstance(items, str | bytes | Path | Mapping) or (isinstance(items, np.ndarray) and items.ndim != 2):
             raise AudioError(f"{describe(items)}: encode_speech takes a list of recordings. Wrap it: [item].")
-        _check_batch_size(batch_size)
+        if not (hasattr(items, "__len__") and hasattr(items, "__getitem__")):
+            raise AudioError(f"{describe(items)}: encode_speech takes a list of recordings. Make one: list(items).")
+        check_batch_size(batch_size)
         vectors = np.zeros((len(items), self.dimension), np.float32)
         show = len(items) > 2 * batch_size if show_progress_bar is None else show_progress_bar
         with tqdm(total=len(items), desc="speech", unit="clip", disable=not show) as bar:
             for start in range(0, len(items), _CHUNK):
                 chunk = items[start : start + _CHUNK]
-                vectors[start : start + len(chunk)] = self._encode_chunk(chunk, sampling_rate, batch_size)
+                encode = functools.partial(self._encode_chunk, chunk, sampling_rate)
+                vectors[start : start + len(chunk)], batch_size = with_less_at_once(encode, batch_size, "encode_speech")
                 bar.update(len(chunk))
         return vectors
 
@@ -187,24 +163,25 @@ class CLASP(
         Raises:
             TextError: a text is empty or not a string.
         """
-        if isinstance(texts, str):
-            raise ClaspError(f"encode_text takes a list of texts. Wrap it: [{texts!r}].")
-        _check_batch_size(batch_size)
+        if isinstance(texts, str | bytes) or not isinstance(texts, Iterable):
+            raise ClaspError(f"encode_text takes a list of texts. Wrap it: [{brief(texts)}].")
+        texts = list(texts)
+        check_batch_size(batch_size)
         show = len(texts) > 2 * batch_size if show_progress_bar is None else show_progress_bar
-        return self.text_encoder.encode(list(texts), batch_size, show)
+        encode = functools.partial(self.text_encoder.encode, texts, show_progress_bar=show)
+        return with_less_at_once(encode, batch_size, "encode_text")[0]
 
     def similarity(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         """Cosine of each row of `a` (m, d) with each row of `b` (n, d): float32 (m, n).
 
         Raises:
-            ClaspError: the vectors are not of this model's width.
+            ClaspError: the vectors are not of this model's width, or hold what is no finite number.
         """
-        for name, vectors in (("first", a), ("second", b)):
-            if np.ndim(vectors) != 2 or np.shape(vectors)[1] != self.dimension:
-                raise ClaspError(
-                    f"{name} argument of similarity: has shape {np.shape(vectors)}; expected (n, {self.dimension})."
-                )
-        return (_unit(a) @ _unit(b).T).astype(np.float32)
+        one, two = (
+            checked_matrix(vectors, self.dimension, f"{which} argument of similarity")
+            for which, vectors in (("first", a), ("second", b))
+        )
+        return (_unit(one) @ _unit(two).T).astype(np.float32)
 
     @torch.inference_mode()
     def _encode_chunk(self, items: Sequence[AudioItem], sampling_rate: int, batch_size: int) -> np.ndarray:
@@ -238,7 +215,7 @@ class CLASP(
 
     def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
         """The card that `save_pretrained` writes where there is none yet."""
-        return ModelCard(_CARD.format(**self.config, dimension=self.dimension))
+        return ModelCard(CARD.format(**self.config, dimension=self.dimension))
 
     def save_pretrained(
         self,
@@ -256,12 +233,13 @@ class CLASP(
         see `clasp_lib.sentence_transformers_modules`. The other arguments are the hub's.
         """
         folder = Path(save_directory)
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=folder) as unfinished:
-            super().save_pretrained(unfinished, config=config, model_card_kwargs=model_card_kwargs)
-            card = [] if (folder / _CARD_FILE).exists() else [_CARD_FILE]
-            for file in [_WEIGHTS, _CONFIG, *_SENTENCE_TRANSFORMERS, *card]:
-                os.replace(Path(unfinished, file), folder / file)
+        with reported(folder, CheckpointError):
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=folder) as unfinished:
+                super().save_pretrained(unfinished, config=config, model_card_kwargs=model_card_kwargs)
+                card = [] if (folder / _CARD_FILE).exists() else [_CARD_FILE]
+                for file in [_WEIGHTS, _CONFIG, *SENTENCE_TRANSFORMERS, *card]:
+                    os.replace(Path(unfinished, file), folder / file)
         if not push_to_hub:
             return None
         return self.push_to_hub(
@@ -273,7 +251,7 @@ class CLASP(
 
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.fusion.state_dict().items()}
         save_file(weights, save_directory / _WEIGHTS, metadata={"format": "pt"})
-        for file, content in {_CONFIG: self.config, **_SENTENCE_TRANSFORMERS}.items():
+        for file, content in {_CONFIG: self.config, **SENTENCE_TRANSFORMERS}.items():
             (save_directory / file).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         shutil.copymode(save_directory / _CONFIG, save_directory / _WEIGHTS)  # safetensors' are the owner's alone
 
@@ -308,10 +286,10 @@ class CLASP(
         Raises:
             CheckpointError: nothing there, or not a CLASP model.
         """
-        from safetensors.torch import load_file
-
+        if not isinstance(name, str | Path):
+            raise CheckpointError(f"model {brief(name)}: give a name such as 'pocket', a folder, or a hub id.")
         folder = pocket_folder(SHIPPED[str(name)]) if name in SHIPPED else Path(name)
-        local = name in SHIPPED or (name != "" and folder.is_dir())
+        local = name in SHIPPED or (name != "" and os.path.isdir(folder))  # which no name is too long for
         if weights_name is None and local:
             weights_name = _published_in(folder)
         elif weights_name is None and name == PUBLISHED:
@@ -319,6 +297,11 @@ class CLASP(
         wanted = (weights_name,) if weights_name else (_CONFIG, _WEIGHTS)
         if local:
             files = {file: folder / file for file in wanted}
+        elif isinstance(name, Path) or not is_hub_id(name):  # the hub need not be asked
+            raise CheckpointError(
+                f"{str(name)!r}: is neither one of {', '.join(SHIPPED)}, nor a folder, nor an id on the hub, which "
+                "looks like 'owner/name'."
+            )
         else:
             try:
                 options: Any = {
@@ -331,7 +314,7 @@ class CLASP(
                     file: Path(hf_hub_download(str(name), file, local_files_only=local_files_only, **options))
                     for file in wanted
                 }
-            except (OSError, ValueError) as error:
+            except Exception as error:  # the hub raises a dozen kinds, of which few are OSErrors
                 raise CheckpointError(
                     f"{str(name)!r}: is neither one of {', '.join(SHIPPED)}, nor a folder, nor a model on the hub "
                     f"with {' and '.join(wanted)} ({error})."
@@ -340,9 +323,7 @@ class CLASP(
             if weights_name:
                 config, fusion = read_published(files[weights_name])
             else:
-                config = json.loads(files[_CONFIG].read_text("utf-8"))
-                fusion = build_fusion(config["fusion"], **config["fusion_config"])
-                fusion.load_state_dict(load_file(files[_WEIGHTS]))
+                config, fusion = read_saved(files[_CONFIG], files[_WEIGHTS])
             speech = SpeechEncoder(
                 speech_encoder or config["speech_encoder"],
                 layer=config["speech_layer"],
@@ -355,11 +336,16 @@ class CLASP(
                 device=device,
             )
             text = TextEncoder(text_encoder or config["text_encoder"], device=device)
+        except CheckpointError as error:
+            if name in SHIPPED:  # whose folder says nothing to who asked for it
+                raise CheckpointError(f"{name}: {error}") from error
+            raise
         except ClaspError:
             raise
         except Exception as error:  # json, safetensors and torch each raise their own kinds
             raise CheckpointError(f"{name}: is not a CLASP model that can be loaded ({error}).") from error
-        known_as = str(folder.absolute()) if local and name not in SHIPPED else str(name)
+        # An index finds a folder again from everywhere, even if it was made with a name such as "../model".
+        known_as = os.path.abspath(folder) if local and name not in SHIPPED else str(name)
         return cls(fusion, speech, picture, text, config["fusion"], known_as)
 
 
@@ -370,12 +356,29 @@ def _published_in(folder: Path) -> str | None:
     return next((file for file in PUBLISHED_WEIGHTS if (folder / file).is_file()), None)
 
 
+def checked_matrix(vectors: Any, width: int, name: str) -> np.ndarray:
+    """Vectors as float32 `(n, width)`; `name` is what a message calls them.
+
+    Raises:
+        ClaspError: another shape, or values that are no finite numbers.
+    """
+    try:
+        matrix = np.ascontiguousarray(vectors, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise ClaspError(f"{name}: is no matrix of numbers ({error}); expected (n, {width}).") from error
+    if np.ndim(vectors) != 2 or matrix.shape[1] != width:
+        raise ClaspError(f"{name}: has shape {np.shape(vectors)}; expected (n, {width}).")
+    if not np.isfinite(matrix).all():
+        raise ClaspError(f"{name}: holds NaN or infinite values; expected finite numbers, as encode_* give them.")
+    return matrix
+
+
 def _unit(vectors: np.ndarray) -> np.ndarray:
     """Rows of length one."""
-    vectors = np.asarray(vectors, dtype=np.float32)
     return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
 
 
-def _check_batch_size(batch_size: int) -> None:
+def check_batch_size(batch_size: int) -> None:
+    """Raise a ClaspError for what is no number of items."""
     if not isinstance(batch_size, int) or batch_size < 1:
         raise ClaspError(f"batch_size is {batch_size!r}; give a whole number of at least 1.")

@@ -19,8 +19,8 @@ from torch.nn.utils.rnn import pad_sequence
 
 from clasp_lib.audio import MAX_SECONDS
 from clasp_lib.corpus import SPLITS, Split
-from clasp_lib.encoders.checkpoints import Precision, digest_of
-from clasp_lib.errors import CheckpointError, ClaspError, TextError
+from clasp_lib.encoders.checkpoints import Precision, check_complete, chosen_device, digest_of
+from clasp_lib.errors import CheckpointError, ClaspError, TextError, brief
 from clasp_lib.synthesis import Voice, check_speakable, espeak_library, in_rounds, trimmed
 
 VITS = "kakao-enterprise/vits-vctk"
@@ -78,10 +78,10 @@ class Vits:
 
         phonemes([])  # says what is missing before the download, not after it
         self.name, self.seed = name, seed
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.device = chosen_device(device)
         self._half = precision == "mixed" and self.device.type == "cuda"
         try:
-            config = transformers.AutoConfig.from_pretrained(name)
+            config = transformers.AutoConfig.from_pretrained(name, trust_remote_code=False)
             if config.model_type != "vits" or config.num_speakers < len(SPLITS):
                 raise CheckpointError(
                     f"{name}: is a {config.model_type!r} model with {getattr(config, 'num_speakers', 0)} speaker(s). "
@@ -93,9 +93,8 @@ class Vits:
         except CheckpointError:
             raise
         except Exception as error:  # transformers, safetensors and the hub each raise their own kinds
-            raise CheckpointError(f"{name}: cannot be loaded as a VITS ({error}).") from error
-        if missing := sorted(report["missing_keys"]):
-            raise CheckpointError(f"{name}: lacks {len(missing)} of the model's tensors, e.g. {missing[0]}.")
+            raise CheckpointError(f"{name}: cannot be loaded as a VITS ({brief(error)}).") from error
+        check_complete(name, report["missing_keys"])
         self._model = model.to(self.device).eval().requires_grad_(False)
         self._symbols: dict[str, int] = tokenizer.encoder
         self._blanks: bool = tokenizer.add_blank

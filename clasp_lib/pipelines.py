@@ -20,18 +20,17 @@ from typing import Any
 import numpy as np
 
 from clasp_lib.audio import SAMPLING_RATE, resample
-from clasp_lib.costs import DIRECT, NOTHING_HEARD, ORACLE, RECOGNISED, measure_costs
+from clasp_lib.costs import DIRECT, ORACLE, RECOGNISED, measure_costs
 from clasp_lib.errors import ClaspError
-from clasp_lib.evaluation import evaluate_retrieval
+from clasp_lib.evaluation import DIRECTIONS, evaluate_both_directions, first_rows
 from clasp_lib.languages import texts as in_languages
 from clasp_lib.metrics import per_query, rank_queries
 from clasp_lib.model import CLASP
 from clasp_lib.significance import Comparison, bootstrap_groups, compare_paired, holm
 from clasp_lib.text_normalisation import normalise, words
-from clasp_lib.transcription import Recogniser, count_errors, error_rates, spelled
+from clasp_lib.transcription import NOTHING_HEARD, Recogniser, count_errors, error_rates, spelled
 
 COLUMNS = (ORACLE, RECOGNISED, DIRECT)
-DIRECTIONS = ("text_to_speech", "speech_to_text")
 MEASURES = ("hits_at_1", "mrr")
 """Those that are compared."""
 
@@ -83,8 +82,13 @@ def compare_pipelines(
         "seconds": round(sum(map(len, waves)) / SAMPLING_RATE, 1),
         "sentences": len(set(ids)),
         "columns": {
-            name: {way: report.to_dict() for way, report in both.items()}
-            for name, both in _reports(columns, text_vectors, ids, seed, resamples).items()
+            name: {
+                way: report.to_dict()
+                for way, report in evaluate_both_directions(
+                    speech, text_vectors, ids, seed, resamples=resamples
+                ).items()
+            }
+            for name, speech in columns.items()
         },
         "comparisons": compare_columns(columns, text_vectors, ids, seed=seed, resamples=resamples),
         "transcription": None,
@@ -143,9 +147,8 @@ def query_values(
     """
     if direction not in DIRECTIONS:
         raise ClaspError(f"direction {direction!r} is not known. Choose from {', '.join(DIRECTIONS)}.")
-    first = {sentence: i for i, sentence in reversed(list(enumerate(ids)))}
-    rows = sorted(first.values())
-    texts, text_ids = text_vectors[rows], [ids[i] for i in rows]
+    first = first_rows(ids)
+    texts, text_ids = text_vectors[list(first.values())], list(first)
     values = {}
     for name, speech in columns.items():
         sides = (speech, texts, ids, text_ids) if direction == "speech_to_text" else (texts, speech, text_ids, ids)
@@ -233,21 +236,6 @@ def transcription_errors(
     if language != "en":
         return in_languages.error_rates(texts, transcripts, language, resamples, seed)
     return error_rates(list(map(spelled, texts)), list(map(spelled, transcripts)), resamples, seed)
-
-
-def _reports(
-    columns: Mapping[str, np.ndarray], text_vectors: np.ndarray, ids: Sequence[Hashable], seed: int, resamples: int
-) -> dict[str, dict[str, Any]]:
-    first = {sentence: i for i, sentence in reversed(list(enumerate(ids)))}
-    rows = sorted(first.values())
-    texts, text_ids = text_vectors[rows], [ids[i] for i in rows]
-    return {
-        name: {
-            "text_to_speech": evaluate_retrieval(texts, speech, text_ids, ids, seed, resamples=resamples),
-            "speech_to_text": evaluate_retrieval(speech, texts, ids, text_ids, seed, resamples=resamples),
-        }
-        for name, speech in columns.items()
-    }
 
 
 def _spelling(language: str) -> Callable[[str], str]:

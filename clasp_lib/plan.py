@@ -126,9 +126,8 @@ def _counted(checkpoint: str, build: Callable[[], Any], example: torch.Tensor, u
     with torch.device("meta"):
         network = build().eval()
     parameters = sum(p.numel() for p in network.parameters())
-    if hasattr(
-        network, "feature_extractor"
-    ):  # a normed weight cannot be computed on "meta"; the plain one costs as much
+    if hasattr(network, "feature_extractor"):
+        # A normed weight cannot be computed on "meta"; the plain one costs as much.
         conv = network.encoder.pos_conv_embed.conv
         network.encoder.pos_conv_embed.conv = torch.nn.Conv1d(
             conv.in_channels,

@@ -14,6 +14,7 @@ import numpy as np
 
 from clasp_lib.errors import ClaspError
 from clasp_lib.significance import Interval, bootstrap_groups
+from clasp_lib.significance.resampling import number_groups
 
 PENALTIES = tuple(10.0**power for power in range(7))
 """From 1 to a million: what the square of each weight costs."""
@@ -104,10 +105,10 @@ def _check(x: np.ndarray, y: np.ndarray, groups: Sequence[Hashable], folds: int)
         raise ClaspError("labels: hold NaN or infinite values.")
     if len(np.unique(y)) < 2:
         raise ClaspError("labels: are all equal, so that there is nothing to read.")
-    names: dict[Hashable, int] = {}
-    codes = np.array([names.setdefault(group, len(names)) for group in groups])
-    if folds < 2 or len(names) < folds:
-        raise ClaspError(f"folds: {folds} for {len(names)} groups; give at least 2, and no more than there are groups.")
+    codes = number_groups(groups, len(x))
+    count = int(codes.max()) + 1
+    if folds < 2 or count < folds:
+        raise ClaspError(f"folds: {folds} for {count} groups; give at least 2, and no more than there are groups.")
     return codes
 
 

@@ -21,6 +21,7 @@ from clasp_lib.corpus import Sentence, Split, brown, download_brown, pocket_brow
 from clasp_lib.encoders import SpectrogramEncoder, SpeechEncoder, TextEncoder
 from clasp_lib.encoders.checkpoints import Precision
 from clasp_lib.errors import ClaspError
+from clasp_lib.folders import only_process, reported, write_whole
 from clasp_lib.neural_synthesis import VITS, Vits
 from clasp_lib.paper_tiny import STAND_INS, make_checkpoints
 from clasp_lib.speech_brown import build_speech_brown, load_dataset, save_dataset
@@ -70,30 +71,41 @@ class Profile:
     def dataset(self, folder: str | Path | None = None) -> DatasetDict:
         """The profile's Speech Brown: opened if it was built before, else built and kept (in `folder` or the cache).
 
-        A build that was stopped goes on where it was. Sentences that cannot be spoken are left out with a warning, and
-        listed with the reasons in the folder's `skipped.json`.
+        A build that was stopped goes on where it was, and of several processes one builds while the others wait.
+        Sentences that cannot be spoken are left out with a warning, and listed with the reasons in the folder's
+        `skipped.json`.
+
+        Raises:
+            DatasetError: the folder cannot be written, or holds something else.
         """
         sentences = self.sentences()
         recipe = json.dumps([sentences, dict(self.voices_per_sentence), self.seed, repr(self.synthesizer)])
         digest = hashlib.sha256(recipe.encode()).hexdigest()[:16]
         folder = Path(folder) if folder else self.cache / f"speech_brown-{digest}"
+        unfinished = folder.with_name(f"{folder.name}-unfinished")
         if not folder.exists():
-            unfinished = folder.with_name(f"{folder.name}-unfinished")
-            dataset, skipped = build_speech_brown(
-                sentences,
-                self.synthesizer(),
-                voices_per_sentence=self.voices_per_sentence,
-                seed=self.seed,
-                folder=unfinished,
-                on_error="skip",
-            )
-            if skipped:
-                unfinished.mkdir(parents=True, exist_ok=True)
-                warnings.warn(f"{len(skipped)} clips are left out, e.g. {skipped[0].reason}", stacklevel=2)
-            save_dataset(dataset, folder)
-            (folder / "skipped.json").write_text(json.dumps(skipped, indent=1) + "\n", encoding="utf-8")
-            shutil.rmtree(unfinished, ignore_errors=True)
+            with only_process(folder.with_name(f".{folder.name}.lock"), wait=True):
+                if not folder.exists():  # another process may have built it in the meantime
+                    self._build(sentences, unfinished, folder)
+        shutil.rmtree(unfinished, ignore_errors=True)  # also what a killed process has left
         return load_dataset(folder)
+
+    def _build(self, sentences: list[Sentence], unfinished: Path, folder: Path) -> None:
+        """Speak the sentences; `folder` appears when all is there."""
+        dataset, skipped = build_speech_brown(
+            sentences,
+            self.synthesizer(),
+            voices_per_sentence=self.voices_per_sentence,
+            seed=self.seed,
+            folder=unfinished,
+            on_error="skip",
+        )
+        if skipped:
+            warnings.warn(f"{len(skipped)} clips are left out, e.g. {skipped[0].reason}", stacklevel=3)
+        with reported(folder):
+            save_dataset(dataset, ready := unfinished / "ready")
+            write_whole(ready / "skipped.json", (json.dumps(skipped, indent=1) + "\n").encode())
+            ready.rename(folder)
 
     def from_hub(self, name: str) -> str:
         """What to load for something published: `name` itself, or a folder that stands in for it and is laid out alike.

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from clasp_lib.folders import write_whole
+from clasp_lib.folders import reported, write_whole
 
 
 def provenance(command: Sequence[str]) -> dict[str, str]:
@@ -29,8 +29,13 @@ def provenance(command: Sequence[str]) -> dict[str, str]:
 
 
 def write_record(file: Path, record: Mapping[str, Any]) -> None:
-    """JSON, whole or not at all."""
-    write_whole(file, (json.dumps(record, indent=1) + "\n").encode())
+    """JSON, whole or not at all.
+
+    Raises:
+        DatasetError: it cannot be written.
+    """
+    with reported(file):
+        write_whole(file, (json.dumps(record, indent=1) + "\n").encode())
 
 
 def _commit() -> str:

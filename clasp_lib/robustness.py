@@ -38,6 +38,7 @@ from clasp_lib.errors import ClaspError
 from clasp_lib.metrics import per_query, rank_queries
 from clasp_lib.run_state import load_state, save_state
 from clasp_lib.significance import RESAMPLES, bootstrap_groups, holm, sign_flip_test
+from clasp_lib.significance.resampling import number_groups
 
 System: TypeAlias = Callable[[list[np.ndarray]], np.ndarray]
 Row: TypeAlias = dict[str, Any]
@@ -132,7 +133,7 @@ def hear(
     cells: list[tuple[str, float | None]] = [(CLEAN, None)]
     cells += [(name, strength) for name, strengths in disturbances.items() for strength in dict.fromkeys(strengths)]
     data = _digest(clips, texts, ids)
-    codes = _codes(ids)
+    codes = number_groups(ids, len(ids))
     heard: list[Heard] = []
     with tqdm(total=len(cells) * len(systems), desc="robustness", disable=not show_progress_bar) as bar:
         for name, strength in cells:
@@ -213,7 +214,7 @@ def sentence_scores(
     Raises:
         ClaspError: shapes that do not fit, or values that are not finite.
     """
-    codes = _codes(ids)
+    codes = number_groups(ids, len(ids))
     sentences, first = np.unique(codes, return_index=True)
     asked = np.arange(len(codes)) if queries is None else queries
     wanted, row = np.unique(codes[asked], return_inverse=True)  # (sentences asked for,), (queries,)
@@ -315,12 +316,6 @@ def _disturbed(
         return disturb(clips[number], name, strength, (seed, number), others)
     except ClaspError as error:
         raise type(error)(f"clip {number}, {name} {strength:g}: {error}") from error
-
-
-def _codes(ids: Sequence[Hashable]) -> np.ndarray:
-    """Whole numbers from 0 for ids, in the order in which they first occur: (n,)."""
-    numbers: dict[Hashable, int] = {}
-    return np.array([numbers.setdefault(i, len(numbers)) for i in ids])
 
 
 def _check(

@@ -85,7 +85,8 @@ class RunFolder:
         """The run is over."""
         self.save()
         if self._writer is not None:
-            self._writer.close()
+            with written(self._log):
+                self._writer.close()
 
     def _resume(self) -> int:
         """Load the state; returns how many epochs it has behind it."""

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from clasp_lib.errors import CheckpointError
-from clasp_lib.folders import write_whole
+from clasp_lib.folders import reported, write_whole
 
 _FACTS = "facts"
 
@@ -32,20 +32,9 @@ def save_state(file: str | Path, tensors: Mapping[str, torch.Tensor], facts: Any
         write_whole(Path(file), save(stored, {_FACTS: json.dumps(facts)}))
 
 
-@contextmanager
-def written(file: str | Path) -> Iterator[None]:
-    """Where `file` cannot be written, for want of space or rights, say so, and what would help.
-
-    Raises:
-        CheckpointError: it cannot.
-    """
-    from safetensors import SafetensorError
-
-    try:
-        yield
-    except (OSError, SafetensorError) as error:
-        why = getattr(error, "strerror", None) or error
-        raise CheckpointError(f"{file}: cannot be written ({why}). Make room there, or give another folder.") from error
+def written(file: str | Path) -> AbstractContextManager[None]:
+    """Raise a CheckpointError where `file` cannot be written; see `clasp_lib.folders.reported`."""
+    return reported(file, CheckpointError)
 
 
 def load_state(file: str | Path) -> tuple[dict[str, torch.Tensor], Any]:
@@ -60,7 +49,7 @@ def load_state(file: str | Path) -> tuple[dict[str, torch.Tensor], Any]:
         with safe_open(file, "pt") as stored:
             tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
             return tensors, json.loads(stored.metadata()[_FACTS])
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+    except (SafetensorError, OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{file}: is damaged, or not of this kind ({error}). Delete it to start anew.") from error
 
 
@@ -82,9 +71,18 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tenso
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, torch.Tensor]) -> None:
-    """The inverse of `optimizer_tensors`; settings such as the learning rate stay those of `optimizer`."""
+    """The inverse of `optimizer_tensors`; settings such as the learning rate stay those of `optimizer`, an AdamW.
+
+    Raises:
+        KeyError, IndexError, ValueError: they belong to other parameters.
+    """
     state: dict[int, dict[str, torch.Tensor]] = {}
     for name, tensor in tensors.items():
-        number, _, moment = name.partition(".")
-        state.setdefault(int(number), {})[moment] = tensor
+        parameter, _, moment = name.partition(".")
+        state.setdefault(int(parameter), {})[moment] = tensor
+    parameters = [each for group in optimizer.param_groups for each in group["params"]]
+    for number, moments in state.items():
+        shapes = {moment: tensor.shape for moment, tensor in moments.items() if moment != "step"}
+        if shapes != dict.fromkeys(("exp_avg", "exp_avg_sq"), parameters[number].shape) or moments["step"].numel() != 1:
+            raise ValueError(f"the moments of parameter {number} are of other shapes than the parameter")
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})

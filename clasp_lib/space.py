@@ -14,6 +14,7 @@ import numpy as np
 from clasp_lib.errors import ClaspError
 from clasp_lib.probes import Probe, probe
 from clasp_lib.significance import Interval
+from clasp_lib.significance.resampling import number_groups
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def describe_space(
     speech, text = _unit("speech", speech), _unit("text", text)
     if speech.shape != text.shape or len(ids) != len(speech):
         raise ClaspError(f"speech {speech.shape}, text {text.shape}, {len(ids)} ids: give pairs, one id for each.")
-    codes = _codes(ids)
+    codes = number_groups(ids, len(ids))
     order = np.argsort(codes, kind="stable")
     speech, text = speech[order], text[order]
     _, starts, sizes = np.unique(codes[order], return_index=True, return_counts=True)  # (sentences,) each
@@ -182,8 +183,3 @@ def _unit(name: str, vectors: np.ndarray) -> np.ndarray:
     if (lengths == 0).any():
         raise ClaspError(f"{name}: row {int((lengths == 0).argmax())} is zero and has no direction.")
     return vectors / lengths
-
-
-def _codes(ids: Sequence[Hashable]) -> np.ndarray:
-    names: dict[Hashable, int] = {}
-    return np.array([names.setdefault(i, len(names)) for i in ids])

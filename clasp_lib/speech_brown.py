@@ -7,42 +7,28 @@ seconds, and `audio`, a dictionary of the file's bytes and its path that `clasp_
 
 from __future__ import annotations
 
-import concurrent.futures
 import contextlib
-import csv
 import hashlib
 import json
-import multiprocessing
-import os
-import pickle
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-import numpy as np
 from tqdm import tqdm
 
-from clasp_lib.audio import duration, encode_audio, load_audio
+from clasp_lib.audio import duration, load_audio
 from clasp_lib.corpus import SPLITS, Sentence, Split, normalise_text, split_by_text
-from clasp_lib.errors import ClaspError, DatasetError
-from clasp_lib.folders import written_whole
-from clasp_lib.synthesis import BatchSynthesizer, Synthesizer, Voice
+from clasp_lib.errors import ClaspError, DatasetError, OnError, Skipped, check_on_error
+from clasp_lib.folders import replacing, reported, write_whole, written_whole
+from clasp_lib.speaking import Job, engine_identity, spoken
+from clasp_lib.synthesis import BatchSynthesizer, Synthesizer
+from clasp_lib.tables import read_csv
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict, Features
 
-OnError: TypeAlias = Literal["raise", "skip"]
-"""What to do with a clip that cannot be used: stop, or leave it out and report it."""
-
 _CHUNK = 64  # clips that a process of the pool speaks at a time, and that a stopped run repeats at most
 _BATCHES = 16  # the same, in batches, of an engine that speaks in batches
-
-
-class Skipped(NamedTuple):
-    """A clip that was left out, and why."""
-
-    id: str
-    reason: str
 
 
 class Build(NamedTuple):
@@ -90,15 +76,21 @@ def build_speech_brown(
         on_error: "raise" stops at the first sentence that cannot be spoken; "skip" reports it and goes on.
 
     Raises:
-        ClaspError: a sentence cannot be spoken, with `on_error="raise"`.
+        ClaspError: a sentence cannot be spoken, with `on_error="raise"`; a number that is none.
         DatasetError: splits would share a speaker; a kept shard is damaged.
     """
     from datasets import DatasetDict, concatenate_datasets
 
+    check_on_error(on_error)
     voices_per_sentence = voices_per_sentence or {}
+    if set(voices_per_sentence) - set(SPLITS) or not all(_is_number(n, 0) for n in voices_per_sentence.values()):
+        raise ClaspError(f"voices_per_sentence {dict(voices_per_sentence)}: give numbers for {', '.join(SPLITS)}.")
+    for name, number in (("workers", 1 if workers is None else workers), ("batch_size", batch_size)):
+        if not _is_number(number, 1):
+            raise ClaspError(f"{name} is {number!r}; give a whole number of at least 1.")
     splits = split_by_text(sentences, fractions, seed)
     size = _BATCHES * batch_size if isinstance(synthesizer, BatchSynthesizer) else _CHUNK
-    chunks: list[tuple[Split, list[_Job]]] = []
+    chunks: list[tuple[Split, list[Job]]] = []
     speakers: dict[str, Split] = {}
     for split in SPLITS:
         takes = [(sentence, take) for take in range(voices_per_sentence.get(split, 1)) for sentence in splits[split]]
@@ -109,17 +101,17 @@ def build_speech_brown(
                     f"speaker {voice.name!r}: would be in {speakers[voice.name]} and in {split}, and what is learnt "
                     "would be tested on known voices. Use another engine, or pass shared_speakers=True if it is meant."
                 )
-        jobs = [_Job(sentence, take, voice) for (sentence, take), voice in zip(takes, voices, strict=True)]
+        jobs = [Job(sentence, take, voice) for (sentence, take), voice in zip(takes, voices, strict=True)]
         chunks += [(split, jobs[start : start + size]) for start in range(0, len(jobs), size)]
-    identity = _identity(synthesizer) if folder else ""
+    identity = engine_identity(synthesizer) if folder else ""
     recipe = [identity, synthesizer.sampling_rate, audio_format, on_error, batch_size]
     shards = [_Shard(folder, f"{split}-{i:05d}", [*recipe, jobs]) for i, (split, jobs) in enumerate(chunks)]
     missing = [i for i, shard in enumerate(shards) if not shard.finished]
-    spoken = _spoken([chunks[i][1] for i in missing], synthesizer, audio_format, on_error, workers, batch_size)
+    done = spoken([chunks[i][1] for i in missing], synthesizer, audio_format, on_error, workers, batch_size)
     clips = sum(len(jobs) for _, jobs in chunks)
     left = sum(len(chunks[i][1]) for i in missing)
-    with contextlib.closing(spoken), tqdm(total=clips, initial=clips - left, desc="speaking", unit="clip") as bar:
-        for i, (rows, skipped) in zip(missing, spoken, strict=True):
+    with contextlib.closing(done), tqdm(total=clips, initial=clips - left, desc="speaking", unit="clip") as bar:
+        for i, (rows, skipped) in zip(missing, done, strict=True):
             shards[i].keep(rows, skipped)
             bar.update(len(chunks[i][1]))
     dataset = DatasetDict()
@@ -139,32 +131,29 @@ def read_recordings(folder: str | Path, *, on_error: OnError = "raise") -> tuple
         DatasetError: no table, a missing column, an empty text, the same file twice, a path that leaves the folder.
         AudioError: a recording that cannot be read, with `on_error="raise"`.
     """
+    check_on_error(on_error)
     folder = Path(folder)
     table = folder / "metadata.csv"
-    try:
-        with open(table, encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            header, records = reader.fieldnames or [], list(reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DatasetError(f"{table}: cannot be read as a UTF-8 table ({error}).") from error
+    header, records = read_csv(table)
     if missing := {"file", "text"} - set(header):
         raise DatasetError(
-            f"{table}: lacks the column {' and '.join(sorted(missing))}; it has {', '.join(header) or 'none'}."
+            f"{table}: lacks the column {' and '.join(sorted(missing))}; it has {', '.join(header)[:500] or 'none'}."
         )
     if not records:
         raise DatasetError(f"{table}: has a header and no rows.")
     rows: list[dict] = []
     skipped: list[Skipped] = []
     seen: set[Path] = set()
-    for number, record in enumerate(records, 2):
-        name, text = (record["file"] or "").strip(), (record["text"] or "").strip()
-        where = f"{table}, line {number}"
+    for where, record in records:
+        name, text = record["file"].strip(), record["text"].strip()
         if not name or not normalise_text(text):
-            raise DatasetError(f"{where}: 'file' and 'text' must both be filled; they are {name!r} and {text!r}.")
+            raise DatasetError(
+                f"{where}: 'file' must be filled, and 'text' hold a letter or digit; they are {name!r} and {text!r}."
+            )
         path = folder / name
         try:
             inside = path.resolve().relative_to(folder.resolve())
-        except ValueError as error:  # also for a NUL byte
+        except (ValueError, OSError, RuntimeError) as error:  # the last two for links in a circle
             raise DatasetError(f"{where}: the path {name!r} leads out of the folder.") from error
         if inside in seen:
             raise DatasetError(f"{where}: the file {name!r} stands in the table twice.")
@@ -183,11 +172,31 @@ def read_recordings(folder: str | Path, *, on_error: OnError = "raise") -> tuple
     return dataset_of(rows), skipped
 
 
+def _is_number(value: object, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
 def save_dataset(dataset: DatasetDict, folder: str | Path) -> None:
-    """Write a dataset as `datasets.save_to_disk` does, whole or not at all; an older one there is replaced."""
+    """Write a dataset as `datasets.save_to_disk` does, whole or not at all; an older one there is replaced.
+
+    The same dataset gives the same bytes.
+    """
     with written_whole(folder, "dataset_dict.json") as unfinished:
         # `datasets` writes no file for a split without rows, and then cannot open it.
         dataset.save_to_disk(str(unfinished), num_shards={s: None if len(dataset[s]) else 1 for s in dataset})
+        for state in unfinished.glob("*/state.json"):  # `datasets` names it after the time, too
+            digests = [_sha256(state.parent / each["filename"]) for each in _state(state)["_data_files"]]
+            fingerprint = hashlib.sha256("".join(digests).encode()).hexdigest()[:16]
+            state.write_text(json.dumps({**_state(state), "_fingerprint": fingerprint}, indent=2) + "\n", "utf-8")
+
+
+def _state(file: Path) -> dict[str, Any]:
+    return json.loads(file.read_text("utf-8"))
+
+
+def _sha256(file: Path) -> str:
+    with open(file, "rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def load_dataset(folder: str | Path) -> DatasetDict:
@@ -219,18 +228,6 @@ def dataset_of(rows: list[dict]) -> Dataset:
     return Dataset(InMemoryTable.from_pylist(rows, schema=columns().arrow_schema))
 
 
-class _Job(NamedTuple):
-    """One clip to be spoken."""
-
-    sentence: Sentence
-    take: int
-    voice: Voice
-
-    @property
-    def id(self) -> str:
-        return f"{self.sentence.id}-{self.take}"
-
-
 class _Shard:
     """Some clips, once they are spoken: in memory, or in two files whose names say what they were made from."""
 
@@ -250,12 +247,10 @@ class _Shard:
             return
         import pyarrow
 
-        self._file.parent.mkdir(parents=True, exist_ok=True)
-        self._file.with_suffix(".json").write_text(json.dumps(skipped), "utf-8")
-        unfinished = self._file.with_suffix(f".{os.getpid()}.new")
-        with pyarrow.OSFile(str(unfinished), "wb") as file, pyarrow.ipc.new_stream(file, part.data.schema) as stream:
-            stream.write_table(part.data.table)
-        unfinished.replace(self._file)  # last: where this file is, all is there
+        with reported(self._file.parent):
+            write_whole(self._file.with_suffix(".json"), json.dumps(skipped).encode())
+            with replacing(self._file) as file, pyarrow.ipc.new_stream(file, part.data.schema) as stream:
+                stream.write_table(part.data.table)  # last: where this file is, all is there
 
     def dataset(self) -> Dataset:
         from datasets import Dataset
@@ -276,86 +271,3 @@ class _Shard:
             raise DatasetError(
                 f"{self._file}: its list of skipped clips is damaged. Delete it and build again."
             ) from error
-
-
-def _identity(synthesizer: Synthesizer) -> str:
-    """What an engine is: its weights and settings."""
-    if isinstance(synthesizer, BatchSynthesizer):
-        return synthesizer.digest
-    return hashlib.sha256(pickle.dumps(synthesizer)).hexdigest()  # written, never read
-
-
-def _spoken(
-    chunks: Sequence[Sequence[_Job]],
-    synthesizer: Synthesizer,
-    audio_format: str,
-    on_error: OnError,
-    workers: int | None,
-    batch_size: int,
-) -> Generator[tuple[list[dict], list[Skipped]], None, None]:
-    """The rows of each chunk, and what was left out of it, in order: from a pool of processes, or in batches here."""
-    if isinstance(synthesizer, BatchSynthesizer):
-        for chunk in chunks:
-            yield _speak_batches(chunk, synthesizer, audio_format, on_error, workers, batch_size)
-        return
-    pool = concurrent.futures.ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"))
-    try:
-        for task in [pool.submit(_speak_chunk, chunk, synthesizer, audio_format, on_error) for chunk in chunks]:
-            yield task.result()
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _speak_batches(
-    jobs: Sequence[_Job],
-    synthesizer: BatchSynthesizer,
-    audio_format: str,
-    on_error: OnError,
-    workers: int | None,
-    batch_size: int,
-) -> tuple[list[dict], list[Skipped]]:
-    """Similar lengths share a batch; threads compress one batch while the next is spoken."""
-    order = sorted(range(len(jobs)), key=lambda i: len(jobs[i].sentence.text))
-    rows: dict[int, concurrent.futures.Future[dict]] = {}
-    skipped: dict[int, Skipped] = {}
-    with concurrent.futures.ThreadPoolExecutor(workers or os.cpu_count()) as pool:
-        for start in range(0, len(jobs), batch_size):
-            batch = order[start : start + batch_size]
-            clips = synthesizer.synthesize_batch([jobs[i].sentence.text for i in batch], [jobs[i].voice for i in batch])
-            for i, clip in zip(batch, clips, strict=True):
-                if not isinstance(clip, ClaspError):
-                    rows[i] = pool.submit(_row, jobs[i], clip, synthesizer.sampling_rate, audio_format)
-                elif on_error == "raise":
-                    raise clip
-                else:
-                    skipped[i] = Skipped(jobs[i].id, str(clip))
-        return [rows[i].result() for i in sorted(rows)], [skipped[i] for i in sorted(skipped)]
-
-
-def _speak_chunk(
-    jobs: Sequence[_Job], synthesizer: Synthesizer, audio_format: str, on_error: OnError
-) -> tuple[list[dict], list[Skipped]]:
-    rows, skipped = [], []
-    for job in jobs:
-        try:
-            samples = synthesizer.synthesize(job.sentence.text, job.voice)
-        except ClaspError as error:
-            if on_error == "raise":
-                raise
-            skipped.append(Skipped(job.id, str(error)))
-            continue
-        rows.append(_row(job, samples, synthesizer.sampling_rate, audio_format))
-    return rows, skipped
-
-
-def _row(job: _Job, samples: np.ndarray, sampling_rate: int, audio_format: str) -> dict[str, Any]:
-    sentence = job.sentence
-    row: dict[str, Any] = {
-        "id": job.id,
-        "sentence_id": sentence.id,
-        "text": sentence.text,
-        "category": sentence.category,
-    }
-    row |= {"voice": job.voice.name, "duration": len(samples) / sampling_rate}
-    data = encode_audio(samples, sampling_rate, audio_format)
-    return row | {"audio": {"bytes": data, "path": f"{job.id}.{audio_format.lower()}"}}

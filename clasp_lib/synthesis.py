@@ -25,7 +25,7 @@ import numpy as np
 
 from clasp_lib.audio import load_audio, resample
 from clasp_lib.corpus import SPLITS, Split
-from clasp_lib.errors import ClaspError, MissingDependencyError, TextError
+from clasp_lib.errors import ClaspError, MissingDependencyError, TextError, brief
 
 
 @dataclass(frozen=True)
@@ -154,9 +154,11 @@ def in_rounds(speakers: Sequence[str], n: int, rng: np.random.Generator) -> list
 
 
 def check_speakable(text: object) -> None:
-    """Raise a TextError for what is not a text, or holds nothing that can be spoken."""
+    """Raise a TextError for what is not a text, holds nothing that can be spoken, or what an engine would pass over."""
     if not isinstance(text, str) or not any(ch.isalnum() for ch in text):
-        raise TextError(f"text {text!r}: holds no letter or digit, so there is nothing to speak.")
+        raise TextError(f"text {brief(text)}: holds no letter or digit, so there is nothing to speak.")
+    if any("\ud800" <= ch <= "\udfff" or ch == "\0" for ch in text):
+        raise TextError(f"text {brief(text)}: holds half a character or a NUL. Decode it as UTF-8 again.")
 
 
 def trimmed(samples: np.ndarray, rate: int) -> tuple[np.ndarray, int]:
@@ -180,8 +182,7 @@ class ESpeak:
     """
 
     def __init__(self, sampling_rate: int = 16_000) -> None:
-        if importlib.util.find_spec("espeakng_loader") is None:
-            raise MissingDependencyError("eSpeak NG is not installed. Run: pip install 'clasp-lib[pocket]'")
+        _need_espeak()
         self.sampling_rate = sampling_rate
 
     def voices(self, split: Split, n: int, seed: int = 0) -> list[Voice]:
@@ -340,8 +341,7 @@ def espeak_library(options: int = 0) -> Iterator[tuple[ctypes.CDLL, int]]:
     Raises:
         MissingDependencyError: `espeakng-loader` is not installed.
     """
-    if importlib.util.find_spec("espeakng_loader") is None:
-        raise MissingDependencyError("eSpeak NG is not installed. Run: pip install 'clasp-lib[pocket]'")
+    _need_espeak()
     import espeakng_loader
 
     data_folder = Path(espeakng_loader.get_data_path())
@@ -355,6 +355,11 @@ def espeak_library(options: int = 0) -> Iterator[tuple[ctypes.CDLL, int]]:
         finally:
             library.espeak_Terminate()
             _unload(library)
+
+
+def _need_espeak() -> None:
+    if importlib.util.find_spec("espeakng_loader") is None:
+        raise MissingDependencyError("eSpeak NG is not installed. Run: pip install 'clasp-lib[pocket]'")
 
 
 def _unload(library: ctypes.CDLL) -> None:

@@ -13,7 +13,7 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from clasp_lib.corpus import Split
-from clasp_lib.encoders.checkpoints import digest_of
+from clasp_lib.encoders.checkpoints import chosen_device, digest_of
 from clasp_lib.errors import CheckpointError, ClaspError, MissingDependencyError, TextError
 from clasp_lib.neural_synthesis import Clip, finished, mask_of, single
 from clasp_lib.synthesis import Voice, check_speakable
@@ -56,7 +56,7 @@ class Tacotron2:
         if bundle not in known:
             raise CheckpointError(f"bundle {bundle!r}: torchaudio has {', '.join(known)}.")
         self.name, self.seed = bundle, seed
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.device = chosen_device(device)
         parts, safely = getattr(pipelines, bundle), {"map_location": "cpu", "weights_only": True}
         try:
             self._processor = parts.get_text_processor()

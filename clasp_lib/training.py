@@ -6,10 +6,12 @@ which a stopped run goes on (`clasp_lib.run_folder`).
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import hashlib
 import math
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_args
 
@@ -20,9 +22,10 @@ from tqdm import tqdm
 
 from clasp_lib.batches import Batch, SentenceOrder, Table
 from clasp_lib.distributed import agreed, as_one_process, gather_rows, processes, rank, sum_gradients
-from clasp_lib.encoders.checkpoints import Precision, autocast, digest_of, half_type
+from clasp_lib.encoders.checkpoints import Precision, autocast, chosen_device, digest_of, half_type, with_less_at_once
 from clasp_lib.errors import ClaspError
 from clasp_lib.features import Features
+from clasp_lib.folders import only_process
 from clasp_lib.fusion import Fusion
 from clasp_lib.losses import Loss
 from clasp_lib.metrics import rank_queries
@@ -67,9 +70,18 @@ class TrainingSettings:
     checkpoint_every: float = 60.0
 
     def __post_init__(self) -> None:
-        for name, least in (("epochs", 1), ("patience", 1), ("seed", 0), ("weight_decay", 0), ("checkpoint_every", 0)):
-            if not getattr(self, name) >= least:
-                raise ClaspError(f"{name} is {getattr(self, name)}; give {least} or more.")
+        for each in fields(self):
+            name, value, kind = each.name, getattr(self, each.name), type(each.default)
+            right = isinstance(value, int | float if kind is float else kind) and not isinstance(value, bool)
+            if kind in (int, float) and (not right or abs(value) >= 2**63):
+                number = "a whole number" if kind is int else "a number"
+                raise ClaspError(f"{name} is {value!r}; give {number} below 2^63.")
+            if name in ("compiled", "resident") and value is not each.default and not isinstance(value, bool):
+                raise ClaspError(f"{name} is {value!r}; give True or False.")
+        least = {"epochs": 1, "batch_size": 1, "patience": 1, "seed": 0, "weight_decay": 0, "checkpoint_every": 0}
+        for name, lowest in least.items():
+            if not getattr(self, name) >= lowest:
+                raise ClaspError(f"{name} is {getattr(self, name)}; give {lowest} or more.")
         for name in ("learning_rate", "clip_norm"):
             if not getattr(self, name) > 0:
                 raise ClaspError(f"{name} is {getattr(self, name)}; give more than 0.")
@@ -125,10 +137,11 @@ def train_fusion(
 
     Raises:
         ClaspError: nothing to train on, features of the wrong width or without what the loss needs, a loss that is no
-            longer a number, too little memory, or a folder with another run or that cannot be written.
+            longer a number, too little memory, or a folder with another run, in which another process is at work, or
+            that cannot be written.
     """
     settings = settings or TrainingSettings()
-    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    device = chosen_device(device)
     _check(fusion, train, validation, settings)
     torch.manual_seed(settings.seed)
     table = Table(train, device, loss.needs, fusion.takes_frames, settings.resident)
@@ -136,22 +149,25 @@ def train_fusion(
     steps = settings.epochs * len(order)
     run = Run(fusion.to(device), loss.to(device), settings, device)
     description = _description(fusion, loss, train, validation, settings)
-    kept = RunFolder(folder, run, description, settings.checkpoint_every, writes=rank() == 0)
-    if agreed(run.step, device) != run.step:
-        raise ClaspError(f"{folder}: process {rank()} finds another state there than the first. They must share it.")
-    with _progress_bar(run, order, steps, show_progress_bar) as bar, as_one_process(fusion):
-        while not run.finished:
-            epoch = len(run.history.rows) + 1
-            rows = order.epoch(epoch)[run.step - (epoch - 1) * len(order) :]  # (steps left, batch size)
-            fusion.train()
-            for batch in table.batches(np.split(rows, processes(), axis=1)[rank()]):
-                run.learn(batch, settings.rate(run.step, steps))
-                bar.update(order.batch_size)
-                kept.save_if_due()
-            row = run.end_epoch(len(order), len(rows) * order.batch_size, validation)
-            kept.add(row)
-            bar.set_postfix(loss=f"{row['loss']:.3f}", mrr=f"{row['mrr']:.3f}")
-    kept.close()
+    with _alone_in(folder):
+        kept = RunFolder(folder, run, description, settings.checkpoint_every, writes=rank() == 0)
+        if agreed(run.step, device) != run.step:
+            raise ClaspError(
+                f"{folder}: process {rank()} finds another state there than the first. They must share it."
+            )
+        with _progress_bar(run, order, steps, show_progress_bar) as bar, as_one_process(fusion):
+            while not run.finished:
+                epoch = len(run.history.rows) + 1
+                rows = order.epoch(epoch)[run.step - (epoch - 1) * len(order) :]  # (steps left, batch size)
+                fusion.train()
+                for batch in table.batches(np.split(rows, processes(), axis=1)[rank()]):
+                    run.learn(batch, settings.rate(run.step, steps))
+                    bar.update(order.batch_size)
+                    kept.save_if_due()
+                row = run.end_epoch(len(order), len(rows) * order.batch_size, validation)
+                kept.add(row)
+                bar.set_postfix(loss=f"{row['loss']:.3f}", mrr=f"{row['mrr']:.3f}")
+        kept.close()
     fusion.load_state_dict(run.best)
     fusion.eval()
     return run.history
@@ -256,10 +272,14 @@ class Run:
             torch.cuda.set_rng_state(tensors["random.cuda"], self.device)
 
 
-@torch.inference_mode()
 def fuse(fusion: Fusion, features: Features, chunk_size: int = 4096) -> np.ndarray:
-    """The fused, L2-normalised vectors of stored features: float32 `(n, width)`."""
+    """The fused, L2-normalised vectors of stored features: float32 `(n, width)`; fewer at once if memory is short."""
     fusion.eval()
+    return with_less_at_once(functools.partial(_fused, fusion, features), chunk_size, "fusing")[0]
+
+
+@torch.inference_mode()
+def _fused(fusion: Fusion, features: Features, chunk_size: int) -> np.ndarray:
     table = Table(features, next(fusion.parameters()).device, frames=fusion.takes_frames, resident=False)
     fused = []
     for batch in table.batches(np.split(np.arange(len(table)), range(chunk_size, len(table), chunk_size))):
@@ -299,15 +319,23 @@ def _check(fusion: Fusion, train: Features, validation: Features, settings: Trai
 def _description(
     fusion: Fusion, loss: Loss, train: Features, validation: Features, settings: TrainingSettings
 ) -> dict[str, Any]:
-    """What decides how a run goes; how often its state is saved does not."""
+    """What decides how a run goes; how often its state is saved, and where the features lie, does not."""
     parts = {"fusion": f"{_kinds(fusion)} {fusion.config}", "loss": _described(loss)}
     for name, features in (("training clips", train), ("validation clips", validation)):
         said = hashlib.sha256("\n".join(features.sentence_ids).encode())
         for vectors in (features.speech, features.picture, features.text):
             said.update(np.ascontiguousarray(vectors[:: max(1, len(features) // 1000)]).tobytes())
         parts[name] = f"{len(features)} ({said.hexdigest()[:8]})"
-    settings_that_count = {name: value for name, value in asdict(settings).items() if name != "checkpoint_every"}
+    free = ("checkpoint_every", "resident")
+    settings_that_count = {name: value for name, value in asdict(settings).items() if name not in free}
     return {**parts, **settings_that_count, "processes": processes()}
+
+
+def _alone_in(folder: str | Path | None) -> contextlib.AbstractContextManager[None]:
+    """Two runs at once would write into each other's log; processes that train together have one that writes."""
+    if folder is None or rank() > 0:
+        return contextlib.nullcontext()
+    return only_process(Path(folder) / ".lock", wait=False)
 
 
 def _kinds(fusion: Fusion) -> str:

@@ -6,19 +6,21 @@ are counted in letters and words. `load_recogniser` takes any HuBERT or wav2vec2
 
 from __future__ import annotations
 
-import contextlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from clasp_lib.encoders.checkpoints import Frozen, resolve
+from clasp_lib.encoders.checkpoints import Frozen, check_complete, chosen_device, quiet, resolve
 from clasp_lib.encoders.speech import SpeechModel
-from clasp_lib.errors import AudioError, CheckpointError, ClaspError, MissingDependencyError
+from clasp_lib.errors import AudioError, CheckpointError, ClaspError, MissingDependencyError, brief
 from clasp_lib.metrics import Interval
+
+NOTHING_HEARD = "."
+"""Stands in for an empty transcript, which still needs a vector."""
 
 
 class Recogniser(Protocol):
@@ -52,11 +54,11 @@ def load_recogniser(
     from transformers import AutoConfig
 
     try:
-        kind = AutoConfig.from_pretrained(resolve(name)).model_type
+        kind = AutoConfig.from_pretrained(resolve(name), trust_remote_code=False).model_type
     except CheckpointError:
         raise
     except Exception as error:  # transformers, json and the hub each raise their own kinds
-        raise CheckpointError(f"{name}: cannot be loaded as a recogniser ({error}).") from error
+        raise CheckpointError(f"{name}: cannot be loaded as a recogniser ({brief(error)}).") from error
     if kind == "whisper":
         return Whisper(name, language=language, device=device)
     if language is not None:
@@ -80,9 +82,9 @@ class Transcriber(SpeechModel):
 
         super().__init__(name, "AutoModelForCTC", device)
         try:
-            self._tokenizer: Any = AutoTokenizer.from_pretrained(resolve(name))
+            self._tokenizer: Any = AutoTokenizer.from_pretrained(resolve(name), trust_remote_code=False)
         except Exception as error:  # transformers and tokenizers each raise their own kinds
-            raise CheckpointError(f"{name}: its tokenizer cannot be loaded ({error}).") from error
+            raise CheckpointError(f"{name}: its tokenizer cannot be loaded ({brief(error)}).") from error
 
     def transcribe(
         self, waves: Sequence[np.ndarray], batch_size: int = 16, show_progress_bar: bool = False
@@ -132,11 +134,11 @@ class Whisper(Frozen):
         from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
         self.name, self.language = name, language
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.device = chosen_device(device)
         try:
             folder = resolve(name)
             self._processor: Any = WhisperProcessor.from_pretrained(folder)
-            with _quiet():
+            with quiet():
                 loaded: Any = WhisperForConditionalGeneration.from_pretrained(
                     folder, dtype=torch.float32, output_loading_info=True
                 )
@@ -144,10 +146,8 @@ class Whisper(Frozen):
         except CheckpointError:
             raise
         except Exception as error:  # transformers, safetensors and the hub each raise their own kinds
-            raise CheckpointError(f"{name}: cannot be loaded as a Whisper ({error}).") from error
-        if report["missing_keys"]:
-            missing = sorted(report["missing_keys"])
-            raise CheckpointError(f"{name}: lacks {len(missing)} of the model's tensors, e.g. {missing[0]}.")
+            raise CheckpointError(f"{name}: cannot be loaded as a Whisper ({brief(error)}).") from error
+        check_complete(name, report["missing_keys"])
         self._model = model.to(self.device).eval().requires_grad_(False)
         self._options: dict[str, Any] = {"do_sample": False, "num_beams": 1, "return_timestamps": False}
         self._options |= self._spoken(model.generation_config)
@@ -182,7 +182,7 @@ class Whisper(Frozen):
         inputs = self._processor.feature_extractor(
             batch, sampling_rate=self.sampling_rate, return_attention_mask=True, return_tensors="pt"
         ).to(self.device)  # input_features: (clips, mel bands, 3000 frames)
-        with _quiet():
+        with quiet():
             symbols = self._model.generate(**inputs, **self._options)  # (clips, tokens)
         return [text.strip() for text in self._processor.batch_decode(symbols, skip_special_tokens=True)]
 
@@ -196,19 +196,6 @@ class Whisper(Frozen):
         if self.language is not None and self.language not in languages:
             raise ClaspError(f"language {self.language!r}: {self.name} has {', '.join(languages)}.")
         return {"task": "transcribe"} | ({} if self.language is None else {"language": self.language})
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the advice that transformers gives itself: Whisper's `generate` does what its callers should not."""
-    from transformers.utils import logging
-
-    before = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(before)
 
 
 def greedy(logits: torch.Tensor, frames: Sequence[int], blank: int = 0) -> list[list[int]]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from clasp_lib.errors import DatasetError
-from clasp_lib.folders import write_whole
+from clasp_lib.folders import replacing, reported, write_whole
 
 if TYPE_CHECKING:
     import torch
@@ -68,6 +67,9 @@ class VectorStore:
         """Store one shard: by key an array (rows, width), or (width,) for a single row; and reasons of failures.
 
         The file's name and its bytes follow from the keys and the rows: the same work done again writes the same file.
+
+        Raises:
+            DatasetError: the folder cannot be written; what was stored before stays.
         """
         import torch
         from safetensors.torch import save
@@ -81,8 +83,9 @@ class VectorStore:
         if self.folder is None:
             return self._take(header, tensors)
         data = save(tensors, {_HEADER: json.dumps(header)})
-        file = self.folder / f"{_digest(json.dumps([list(rows), list(header['failed'])]).encode())[:32]}.safetensors"
-        write_whole(file, data)
+        file = self.folder / f"{_name(header)}.safetensors"
+        with reported(self.folder):
+            write_whole(file, data)
         self._take(*_opened(file, self.identity))
 
     def read(self, keys: Sequence[str]) -> np.ndarray:
@@ -108,21 +111,20 @@ class VectorStore:
         """The same as `read`, in a file of its own beside the shards, for matrices that do not fit into memory.
 
         The file is written once, a few thousand rows at a time, and used again for the same keys.
+
+        Raises:
+            DatasetError: it cannot be written.
         """
         if self.folder is None:
             return self.read(keys)
         file = self.folder / f"{_digest(json.dumps(list(keys)).encode())[:32]}.npy"
         if not file.is_file():
-            unfinished = file.with_suffix(f".{os.getpid()}.tmp")
-            shape = (len(keys), self.width)
-            try:
-                matrix = np.lib.format.open_memmap(unfinished, mode="w+", dtype=np.float32, shape=shape)
+            # Not into mapped memory, where a full disk ends the process without a word.
+            about = {"descr": "<f4", "fortran_order": False, "shape": (len(keys), self.width)}
+            with reported(self.folder), replacing(file) as opened:
+                np.lib.format.write_array_header_1_0(opened, about)
                 for start in range(0, len(keys), 4096):
-                    matrix[start : start + 4096] = self.read(keys[start : start + 4096])
-                matrix.flush()
-                os.replace(unfinished, file)
-            finally:
-                unfinished.unlink(missing_ok=True)
+                    opened.write(self.read(keys[start : start + 4096]).astype("<f4", copy=False).tobytes())
         return np.load(file, mmap_mode="c")  # what is written to it stays in memory
 
     def verify(self) -> int:
@@ -148,7 +150,8 @@ def join_stores(sources: Iterable[str | Path], target: str | Path) -> int:
     """Copy the shards of several folders of stores, each checked, into one; returns how many were new there.
 
     Raises:
-        DatasetError: a source without stores, or a damaged shard; the shards before it have been copied.
+        DatasetError: a source without stores, a damaged shard, or a target that cannot be written; the shards before it
+            have been copied.
     """
     new = 0
     for source in map(Path, sources):
@@ -159,9 +162,8 @@ def join_stores(sources: Iterable[str | Path], target: str | Path) -> int:
             copy = Path(target) / file.parent.name / file.name
             _check(file, *_opened(file, None))
             if not copy.is_file():
-                copy.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(file, copy.with_suffix(f".{os.getpid()}.tmp"))
-                os.replace(copy.with_suffix(f".{os.getpid()}.tmp"), copy)
+                with reported(target), replacing(copy) as opened, open(file, "rb") as original:
+                    shutil.copyfileobj(original, opened)
                 new += 1
     return new
 
@@ -178,17 +180,32 @@ def _opened(file: Path, identity: Mapping | None) -> tuple[dict, dict[str, torch
         with safe_open(file, framework="pt") as shard:
             header = json.loads(shard.metadata()[_HEADER])
             tensors = {name: shard.get_tensor(name) for name in ("rows", "lengths")}
-        fits = len(header["keys"]) == len(tensors["lengths"]) and int(tensors["lengths"].sum()) == len(tensors["rows"])
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        fits = _fit(header, tensors["rows"], tensors["lengths"])
+    except (SafetensorError, OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
         raise DatasetError(f"{file}: is damaged ({error}). Delete it; its clips are then encoded again.") from error
     if not fits or (identity is not None and header["identity"] != identity):
         raise DatasetError(f"{file}: does not belong into this folder. Delete it; its clips are then encoded again.")
     return header, tensors
 
 
+def _fit(header: dict, rows: torch.Tensor, lengths: torch.Tensor) -> bool:
+    """Whether a shard's rows are as many and as wide as it says."""
+    shapes = rows.ndim == 2 and lengths.ndim == 1 and rows.is_floating_point() and not lengths.is_floating_point()
+    named = isinstance(header["keys"], list) and isinstance(header["failed"], dict) and "sha256" in header
+    if not (shapes and named and rows.shape[1] == header["identity"]["width"] and len(header["keys"]) == len(lengths)):
+        return False
+    return int(lengths.min() if len(lengths) else 0) >= 0 and int(lengths.sum()) == len(rows)
+
+
 def _check(file: Path, header: dict, tensors: Mapping[str, torch.Tensor]) -> None:
-    if _digest(tensors["rows"].numpy().tobytes() + tensors["lengths"].numpy().tobytes()) != header["sha256"]:
+    vectors = tensors["rows"].numpy().tobytes() + tensors["lengths"].numpy().tobytes()
+    if _digest(vectors) != header["sha256"] or _name(header) != file.stem:
         raise DatasetError(f"{file}: has changed since it was written. Delete it; its clips are then encoded again.")
+
+
+def _name(header: dict) -> str:
+    """What a shard is called: a digest of its keys."""
+    return _digest(json.dumps([header["keys"], list(header["failed"])]).encode())[:32]
 
 
 def _digest(data: bytes) -> str:

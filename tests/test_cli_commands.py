@@ -225,7 +225,7 @@ def test_a_table_beside_the_recordings_is_read(
     [
         (None, "cannot be read"),
         ("name\nx\n", "needs a column 'file'"),
-        ("file,a\nx,1,2\n", "row 2"),
+        ("file,a\nx,1,2\n", "line 2"),
         ("file\n", "a row"),
     ],
 )

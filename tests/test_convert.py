@@ -215,7 +215,7 @@ def test_nothing_is_replaced_or_half_written(
         raise OSError("no space left")
 
     monkeypatch.setattr("clasp_lib.convert.json.dumps", broken)
-    with pytest.raises(OSError, match="no space"):
+    with pytest.raises(ClaspError, match=r"cannot be written .no space"):
         convert(source, tmp_path / "other")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.pt", "target"]
 

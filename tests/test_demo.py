@@ -495,12 +495,13 @@ def test_the_ready_made_collection_is_made_once(
 
     audio = [{"bytes": file.read_bytes(), "path": file.name} for file in files]
     rows = {"id": [f"clip-{i}" for i in range(len(files))], "text": [clip.text for clip in clips], "audio": audio}
-    test = Dataset.from_dict({**rows, "category": ["odd", "even"] * 3})
+    test = Dataset.from_dict({**rows, "category": ["odd", "even"] * 3, "voice": ["anna"] * 6})
     profile: Any = SimpleNamespace(cache=tmp_path, dataset=lambda: {"test": test})
     index = ready_made(model, profile)
     hit = index.search(clips[0].text, 1)[0]
     assert len(index) == 6 and hit.metadata["category"] in ("odd", "even") and Path(hit.file).is_file()
-    assert hit.text in rows["text"] and not list(tmp_path.rglob("*.part"))
+    assert hit.metadata["voice"] == "anna"
+    assert hit.text in rows["text"] and not list(tmp_path.rglob("*.tmp"))
 
     def never(*arguments: Any, **options: Any) -> None:
         raise AssertionError("encoded again")

@@ -208,8 +208,9 @@ def test_the_bit_rate_is_that_of_the_stream_and_not_of_the_file() -> None:
     data = file.getvalue()
     assert 4 < bit_rate(data) < 8
     assert len(data) * 8 / 1000 > bit_rate(data) + 1  # a second of speech: the container's share is large
-    with pytest.raises(AudioError, match="neither MP3"):
-        bit_rate(b"RIFF and so on")
+    for strange in (b"RIFF and so on", b"", b"OggS", data[:100]):
+        with pytest.raises(AudioError, match="neither MP3"):
+            bit_rate(strange)
 
 
 @pytest.mark.parametrize("share", [0.01, 0.1, 0.4])

@@ -18,6 +18,7 @@ from clasp_lib.encoders import SpectrogramEncoder, SpeechEncoder, TextEncoder, c
 from clasp_lib.encoders.drawing import PICTURE_RATE, draw, draw_with_matplotlib
 from clasp_lib.encoders.spectrogram import DRAWINGS, FLOOR_DB, MEL_BANDS, log_mel, picture
 from clasp_lib.errors import AudioError, CheckpointError, ClaspError, TextError
+from clasp_lib.transcription import load_recogniser
 
 
 @pytest.fixture(scope="module")
@@ -397,6 +398,25 @@ def test_the_wheel_carries_the_published_sentence_encoder() -> None:
     near, far = ["The cat sleeps.", "A kitten is napping."], "Interest rates rose again."
     a, b, c = encoder.encode([*near, far])
     assert a @ b > 0.6 > 0.3 > a @ c
+
+
+@pytest.mark.parametrize("name", ["pocket-ctx", "pocket_ctc", "poket-search", "pocket-efficentnet", "Pocket-ctc"])
+def test_a_misspelt_name_is_not_looked_up_on_the_hub(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("transformers.AutoConfig.from_pretrained", lambda *_, **__: pytest.fail("asked the hub"))
+    monkeypatch.setattr("timm.create_model", lambda *_, **__: pytest.fail("asked the hub"))
+    for load in (SpeechEncoder, SpectrogramEncoder, load_recogniser):
+        with pytest.raises(CheckpointError, match=f"{name}: .* Is 'pocket-.*' meant"):
+            load(name)
+    monkeypatch.chdir(tmp_path)
+    Path(name).mkdir()
+    assert checkpoints.resolve(name) == name  # a folder of that name is a folder
+
+
+@pytest.mark.parametrize("name", ["efficientnet_b0", "hf-hub:pocket/ctc", "pocket/ctc", "all-MiniLM-L12-v2", "LaBSE"])
+def test_names_of_the_hub_and_of_timm_stay_what_they_are(name: str) -> None:
+    assert checkpoints.resolve(name) == name
 
 
 def test_missing_shipped_files_say_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -169,6 +169,33 @@ def test_a_skipped_clip_is_reported_with_its_reason_and_not_replaced(
         extract_features(dataset_of([rows[3] | BAD]), *encoders, on_error="skip")
 
 
+class Overflowing(Counted):
+    """An encoder whose second clip is too much for it."""
+
+    def encode(self, items: list, *args: Any) -> np.ndarray:
+        vectors = np.array(self.encoder.encode(items, *args))
+        if len(vectors) > 1:
+            vectors[1, 0] = np.nan
+        return vectors
+
+
+def test_what_is_no_number_is_not_stored(dataset: Dataset, encoders: Encoders, tmp_path: Path) -> None:
+    speech = Overflowing(encoders[0])
+    with pytest.raises(ClaspError, match=r"clip number 1: .*NaN.*float32"):
+        extract_features(dataset, speech, *encoders[1:], folder=tmp_path)
+    assert files(tmp_path) == {}
+    features = extract_features(dataset, speech, *encoders[1:], folder=tmp_path, on_error="skip")
+    assert features.sentence_ids == ["s0", "s2", "s4"] and np.isfinite(features.speech).all()
+    assert [clip.id for clip in features.skipped] == ["c1", "c3"] and "NaN" in features.skipped[0].reason
+
+
+def test_parts_of_different_lengths_are_refused(dataset: Dataset, encoders: Encoders) -> None:
+    features = extract_features(dataset, *encoders)
+    for part in ({"text": features.text[:3]}, {"columns": {"negatives": np.zeros((3, 2, 4))}}, {"voices": ["one"] * 3}):
+        with pytest.raises(DatasetError, match=r"5 rows, but \w+ has 3"):
+            dataclasses.replace(features, **part)
+
+
 def test_features_can_stay_on_disk(dataset: Dataset, encoders: Encoders, tmp_path: Path) -> None:
     mapped = extract_features(dataset, *encoders, folder=tmp_path, memory_mapped=True)
     assert all(isinstance(getattr(mapped, name), np.memmap) for name in ARRAYS)

@@ -421,5 +421,5 @@ def test_what_cannot_be_translated_is_refused(translators: SimpleNamespace, tmp_
 
 def test_a_missing_sentencepiece_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sentencepiece", None)
-    with pytest.raises(MissingDependencyError, match="pip install sentencepiece"):
+    with pytest.raises(MissingDependencyError, match=r"pip install 'clasp-lib\[translate\]'"):
         translate(["Rain."], "de", "anything")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -199,6 +200,17 @@ def test_no_loss_waits_for_the_gpu_to_read_a_value(name: str) -> None:
     assert vectors.grad is not None and vectors.grad.shape == (16, 12)
 
 
+@pytest.mark.skipif(torch.version.cuda is None, reason="this build of torch knows no GPU")
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_loss_makes_all_that_it_needs_where_its_inputs_are(name: str) -> None:
+    """Fake tensors of a GPU need none, and do not mix with those of the CPU."""
+    with FakeTensorMode():
+        loss, vectors = build_loss(name, 12, 4), torch.ones(16, 12, device="cuda")
+        learned = {key: torch.ones(p.shape, device="cuda") for key, p in loss.named_parameters()}
+        columns = {key: c.to("cuda") for key, c in columns_for(loss, 16, 12).items()}
+        assert functional_call(loss, learned, (vectors, vectors), columns).device.type == "cuda"
+
+
 def test_the_contrastive_loss_and_its_gradients_are_open_clips(pairs: tuple[np.ndarray, np.ndarray]) -> None:
     """The formulation of open_clip: two matrices of logits, two cross-entropies, half their sum."""
     loss = ContrastiveLoss().double()
@@ -269,7 +281,7 @@ def test_the_sigmoid_loss_asks_of_every_pair_alone(pairs: tuple[np.ndarray, np.n
     loss = SigmoidLoss()
     assert loss(*tensors(pairs)).item() == pytest.approx(total / 16, rel=1e-5)
     assert loss.logit_scale.item() == pytest.approx(math.log(10)) and loss.logit_bias.item() == -10
-    assert all(p.requires_grad for p in loss.parameters())
+    assert [name for name, p in loss.named_parameters() if p.requires_grad] == ["logit_scale", "logit_bias"]
 
 
 def test_the_squared_and_the_cosine_loss_by_hand() -> None:
@@ -424,6 +436,71 @@ def test_unknown_names_and_impossible_settings_are_refused() -> None:
         CombinedLoss((0, HuberLoss()))
     with pytest.raises(ClaspError, match="at least one term"):
         CombinedLoss()
+
+
+@pytest.mark.parametrize(
+    ("name", "terms"),
+    [
+        ("label_anchored", lambda: [(1, ContrastiveLoss()), (0.1, LabelAnchoredLoss(12, 4))]),
+        ("contrastive_augmentation", lambda: [(1, ContrastiveLoss()), (1, AugmentationLoss())]),
+    ],
+)
+def test_the_combinations_weigh_their_terms_as_the_table_says(
+    pairs: tuple[np.ndarray, np.ndarray], name: str, terms: Callable[[], list[tuple[float, Loss]]]
+) -> None:
+    speech, text = tensors(pairs)
+    loss = build_loss(name, 12, 4)
+    columns = columns_for(loss, 16, 12)
+    parts = [w * term(speech, text, **{k: columns[k] for k in term.needs}).item() for w, term in terms()]
+    assert loss(speech, text, **columns).item() == pytest.approx(sum(parts), rel=1e-6)
+
+
+def test_there_are_as_many_labels_as_brown_has_categories_unless_told_otherwise() -> None:
+    assert LabelAnchoredLoss(3).labels.shape == (15, 3)
+    assert LabelAnchoredLoss(1, 2).labels.shape == (2, 1)  # the least that there can be
+    for given, count in (((), 15), ((4,), 4)):
+        assert build_loss("label_anchored", 8, *given).losses[1].labels.shape == (count, 8)
+    assert build_loss("mse", 1)(torch.ones(1, 1), torch.zeros(1, 1)).item() == 1
+
+
+class Weighted(Loss):
+    """What somebody may write outside: a column of a name of its own, of any shape and kind."""
+
+    needs = ("weights", "kinds")
+
+    def compute(
+        self, speech: torch.Tensor, text: torch.Tensor, weights: torch.Tensor, kinds: torch.Tensor
+    ) -> torch.Tensor:
+        self.seen = speech.dtype, text.dtype, weights.dtype, kinds.dtype
+        return (weights * kinds * (speech - text).square().sum(1)).sum()
+
+
+def test_a_loss_may_ask_for_columns_of_its_own() -> None:
+    loss, kinds = Weighted(), torch.tensor([0, 1, 1, 0])
+    weights = torch.tensor([[0.5, 2.0, 4.0, 0.0]], dtype=torch.float16)
+    value = loss(N_D, N_D - 1, weights=weights, kinds=kinds)
+    assert value.item() == 3 * (2 + 4)
+    assert loss.seen == (torch.float32, torch.float32, torch.float32, torch.int64)
+    for one, two in ((torch.float64, torch.float32), (torch.float32, torch.float64)):
+        loss(N_D.to(one), N_D.to(two), weights=weights, kinds=kinds)
+        assert loss.seen == (torch.float64, torch.float64, torch.float64, torch.int64)
+    with pytest.raises(ClaspError, match=r"Weighted needs the columns \(weights, kinds\) and got \(weights, others\)"):
+        loss(N_D, N_D, weights=weights, others=kinds)
+
+
+def test_a_setting_that_is_refused_is_named() -> None:
+    for name, build in (
+        ("temperature", ContrastiveLoss),
+        ("temperature", AugmentationLoss),
+        ("temperature", lambda value: LabelAnchoredLoss(2, 2, value)),
+        ("spread", lambda value: LabelAnchoredLoss(2, 2, 1, value)),
+        ("delta", HuberLoss),
+        ("weight", lambda value: CombinedLoss((1, HuberLoss()), (value, HuberLoss()))),
+    ):
+        with pytest.raises(ClaspError, match=f"^{name} -2: must be above 0"):
+            build(-2)
+    with pytest.raises(ClaspError, match="width 0, categories 3"):
+        LabelAnchoredLoss(0, 3)
 
 
 def test_huber_by_hand() -> None:

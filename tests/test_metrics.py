@@ -11,7 +11,17 @@ from sklearn.metrics import ndcg_score
 
 from clasp_lib import metrics
 from clasp_lib.errors import ClaspError
-from clasp_lib.metrics import MEASURES, Interval, Ranking, bootstrap, hits_at, per_query, rank_queries, reciprocal_rank
+from clasp_lib.metrics import (
+    MEASURES,
+    Interval,
+    Ranking,
+    bootstrap,
+    equal_rows,
+    hits_at,
+    per_query,
+    rank_queries,
+    reciprocal_rank,
+)
 
 
 def scores_to_vectors(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -81,6 +91,7 @@ def test_optimistic_ties_put_what_is_right_first(seed: int) -> None:
         for name, value in by_order(ordered).items():
             assert found[name][row] == pytest.approx(value), name
         assert ranking.rank[row] == np.flatnonzero(ordered)[0] + 1
+    assert all(values.dtype == float for values in found.values())  # a mean of booleans would do, a difference not
 
 
 def test_the_rule_of_the_reference_leaves_out_a_wrong_top_hit_that_ties() -> None:
@@ -124,10 +135,12 @@ def test_chunks_and_ways_to_count_do_not_matter(monkeypatch: pytest.MonkeyPatch,
 
 def test_the_whole_matrix_is_never_held(monkeypatch: pytest.MonkeyPatch) -> None:
     shapes: list[tuple[int, ...]] = []
+    sizes: list[int] = []
     product = torch.mm
 
     def watched(*arguments: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
         shapes.append(tuple(out.shape))
+        sizes.append(out.untyped_storage().nbytes() // 4)
         return product(*arguments, out=out)
 
     monkeypatch.setattr(torch, "mm", watched)
@@ -137,6 +150,10 @@ def test_the_whole_matrix_is_never_held(monkeypatch: pytest.MonkeyPatch) -> None
     assert shapes == [(6, 150)] * 25
     rank_queries(vectors[:3], np.repeat(vectors, 10, 0), range(3), np.repeat(range(150), 10).tolist())
     assert shapes[25:] == [(1, 1500)] * 3  # at least one query at a time
+    rank_queries(vectors, vectors, range(150), range(150), chunk_size=60)
+    assert shapes[28:] == [(60, 150), (60, 150), (30, 150)]
+    rank_queries(vectors[:2], vectors, range(2), range(150))
+    assert sizes == [6 * 150] * 25 + [1500] * 3 + [60 * 150] * 3 + [2 * 150]  # nor is more asked for
 
 
 def test_a_system_that_ties_everything_is_worth_a_guess() -> None:
@@ -182,6 +199,78 @@ def test_any_k_has_its_hits_and_ndcg() -> None:
     assert values["ndcg_at_40"] == pytest.approx(values["ndcg_at_100"])
     assert tuple(bootstrap(ranking, query_ids, 50))[: len(MEASURES)] == MEASURES
     assert "ndcg_at_100" in bootstrap(ranking, query_ids, 50)
+
+
+def test_no_more_than_sixteen_megabytes_of_scores_are_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    shapes: list[tuple[int, ...]] = []
+    product = torch.mm
+
+    def watched(*arguments: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
+        shapes.append(tuple(out.shape))
+        return product(*arguments, out=out)
+
+    monkeypatch.setattr(torch, "mm", watched)
+    angles = np.linspace(0, 1, 2049)
+    vectors = np.stack([np.cos(angles), np.sin(angles)], 1)
+    ranks = rank_queries(vectors, vectors[:2048], [*range(2048), 0], range(2048)).rank
+    assert shapes == [(2048, 2048), (1, 2048)]  # 4 bytes each
+    assert ranks[-1] == 2048 and ranks[:-1].max() < 3  # neighbours may round alike
+
+
+def test_copies_are_found_however_many_rows_there_are() -> None:
+    rng = np.random.default_rng(0)
+    vectors = rng.standard_normal((5_000, 3)).astype(np.float32)
+    vectors[[7, 1_023, 1_024, 4_999]] = vectors[[3, 0, 1_022, 2_048]]
+    vectors[4_000] = vectors[7]  # and a copy of a copy
+    copies, originals = equal_rows(vectors)
+    assert dict(zip(copies.tolist(), originals.tolist())) == {7: 3, 1_023: 0, 1_024: 1_022, 4_000: 3, 4_999: 2_048}
+    assert len(equal_rows(vectors[8:1_000])[0]) == 0
+    signs = np.array([[0.0, 1.0], [-0.0, 1.0], [0.0, -1.0], [1.0, 0.0], [1.0, -0.0]], np.float32)
+    copies, originals = equal_rows(signs)
+    assert copies.tolist() == [1, 4] and originals.tolist() == [0, 3]
+
+
+def test_rows_that_differ_in_one_bit_or_in_their_order_are_no_copies() -> None:
+    bits = np.zeros((1 + 2 * 30, 2), np.uint32)
+    bits[1:31, 0] = bits[31:, 1] = 1 << np.arange(30)  # the highest two would make infinities
+    assert len(equal_rows(bits.view(np.float32))[0]) == 0
+    turned = np.array([[1, 2, 3], [3, 2, 1], [2, 1, 3], [1, 2, 3]], np.float32)
+    assert [part.tolist() for part in equal_rows(turned)] == [[3], [0]]
+
+
+def test_what_is_left_unsaid_is_what_reports_say() -> None:
+    scores, query_ids, candidate_ids = case(4, 30, 20, 5)
+    found = rank_queries(*scores_to_vectors(scores), query_ids, candidate_ids)
+    said = rank_queries(*scores_to_vectors(scores), query_ids, candidate_ids, None, "cpu", "expected", ())
+    for one, two in zip(per_query(found).values(), per_query(said).values(), strict=True):
+        assert one.tolist() == two.tolist()
+    assert (
+        found.kept is None
+        and found.ndcg_at == {}
+        and tuple(per_query(found)) == tuple(name for name in MEASURES if name != "median_rank")
+    )
+    assert bootstrap(found, query_ids) == bootstrap(found, query_ids, resamples=1_000, seed=0, method="bca")
+
+
+def test_what_a_ranking_holds_of_further_k_is_read_only() -> None:
+    for one in (ranking(0, 3), rank_queries(GOOD, GOOD, "abc", "abc", cutoffs=[2])):
+        with pytest.raises(TypeError):
+            one.ndcg_at[5] = one.rank  # type: ignore[index]
+
+
+def test_a_ranking_without_average_precisions_has_no_map() -> None:
+    some = Ranking(*ranking(0, 5)[:2])
+    assert "map" not in per_query(some)
+    assert tuple(bootstrap(some, range(5), 20)) == tuple(name for name in MEASURES if name != "map")
+
+
+def test_no_measure_passes_what_is_perfect_by_rounding() -> None:
+    for n in range(2, 60):
+        ids = ["a"] * (n // 2) + ["b"] * (n - n // 2)
+        scores = np.where(np.array(ids) == "a", 2, 1)[None]  # all that is right ties above all that is wrong
+        found = per_query(rank_queries(*scores_to_vectors(scores), ["a"], ids, cutoffs=range(1, 12)))
+        for name, values in found.items():
+            assert values[0] <= 1 and values[0] == pytest.approx(1), (name, n)
 
 
 # trec_eval ---------------------------------------------------------------------------------------------------------
@@ -356,6 +445,8 @@ def test_unknown_rules_and_places_are_refused() -> None:
         rank_queries(GOOD, GOOD, "abc", "abc", ties="pessimistic")
     with pytest.raises(ClaspError, match=r"cutoffs: \[5, 0\]"):
         rank_queries(GOOD, GOOD, "abc", "abc", cutoffs=[5, 0])
+    with pytest.raises(ClaspError, match="overflow"):  # though only one of the products does
+        rank_queries(np.diag([1e30, 1, 1]), np.diag([1e30, 1, 1]), "abc", "abc")
     with pytest.raises(ClaspError, match="overflow"):
         rank_queries(GOOD * 1e30, GOOD * 1e30, "abc", "abc")
     with pytest.raises(ClaspError, match=r"'bayes'.*percentile, bca"):

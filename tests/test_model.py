@@ -422,7 +422,7 @@ def test_a_save_that_fails_leaves_what_was_there(
     def full(*arguments: Any, **options: Any) -> None:
         raise OSError("no space left")
 
-    with monkeypatch.context() as patch, pytest.raises(OSError, match="no space"):
+    with monkeypatch.context() as patch, pytest.raises(CheckpointError, match=r"cannot be written .no space"):
         patch.setattr(at, full)
         tiny_model(encoders, "gating").save_pretrained(folder)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
@@ -539,6 +539,16 @@ def test_a_missing_model_is_refused_without_a_network(
     with pytest.raises(CheckpointError, match=r"pocket.*nor a folder") as caught:
         CLASP.from_pretrained(name, cache_dir=tmp_path / "cache")
     assert name in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["nowhere", "not a name!", "a/b/c", "/no/such/folder", Path("no/such")])
+def test_what_is_no_id_of_the_hub_is_not_looked_up_there(
+    name: str | Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("clasp_lib.model.hf_hub_download", lambda *a, **k: pytest.fail("asked the hub"))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CheckpointError, match="looks like 'owner/name'"):
+        CLASP.from_pretrained(name)
 
 
 def test_no_name_is_not_the_current_folder(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:

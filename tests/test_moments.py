@@ -92,6 +92,12 @@ def test_known_segments_are_read(tmp_path: Path) -> None:
         file.write_text(f"file,segment,start_s,end_s,text\n{row}\n")
         with pytest.raises(DatasetError, match="line 2"):
             read_segments(tmp_path)
+    file.write_text("start_s,end_s,text\n0,1,one\n")
+    with pytest.raises(DatasetError, match="line 2: has no file"):
+        read_segments(tmp_path)
+    file.write_bytes("file,start_s,end_s,text\na,0,1,Größe\n".encode("latin-1"))
+    with pytest.raises(DatasetError, match="UTF-8"):
+        read_segments(tmp_path)
 
 
 # Scoring -----------------------------------------------------------------------------------------------------------

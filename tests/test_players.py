@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 from conftest import Clip
 
 from clasp_lib.audio import encode_audio, load_audio
@@ -65,6 +66,42 @@ def test_a_part_can_be_played(clips: list[Clip]) -> None:
     heard = sound(Player(samples, "x", start_s=0.5, end_s=1.25).html)
     assert len(heard) == 12_000
     assert np.corrcoef(heard, samples[8_000:20_000])[0, 1] > 0.95
+
+
+def test_of_a_long_file_only_the_part_is_read(
+    clips: list[Clip], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rate = 22_050
+    samples = np.concatenate([np.zeros(3 * rate), 0.1 * np.sin(np.arange(2 * rate) / 9), np.zeros(rate)])
+    read: list[int] = []
+    original = soundfile.SoundFile.read
+
+    def counted(file: soundfile.SoundFile, frames: int = -1, *options: object, **named: object) -> np.ndarray:
+        read.append(frames)
+        return original(file, frames, *options, **named)
+
+    monkeypatch.setattr(soundfile.SoundFile, "read", counted)
+    for format in ("FLAC", "WAV", "OGG", "MP3"):
+        path = tmp_path / f"long.{format.lower()}"
+        path.write_bytes(encode_audio(samples, rate, format))
+        part = Player(path, "x", start_s=2.9, end_s=3.4).samples
+        assert read == [round(0.5 * rate)]
+        whole = load_audio(path, max_seconds=None)[round(2.9 * 16_000) : round(3.4 * 16_000)]
+        read.clear()
+        assert abs(len(part) - len(whole)) <= 1
+        assert np.corrcoef(part[:7_900], whole[:7_900])[0, 1] > 0.99, format
+    assert 0 < len(Player(path, "x", start_s=5.5, end_s=99.0).samples) < 16_000  # what is beyond the end is not there
+
+
+def test_a_part_of_what_is_no_recording_is_refused_with_the_usual_message(tmp_path: Path) -> None:
+    with pytest.raises(AudioError, match="there is no such file"):
+        Player(tmp_path / "missing.wav", "x", 0.0, 1.0)
+    with pytest.raises(AudioError, match="is not a regular file"):
+        Player(tmp_path, "x", 0.0, 1.0)
+    broken = np.full(16_000, np.nan, np.float32)
+    soundfile.write(tmp_path / "broken.wav", broken, 16_000, subtype="FLOAT")
+    with pytest.raises(AudioError, match="NaN"):
+        Player(tmp_path / "broken.wav", "x", 0.0, 0.5)
 
 
 def test_a_faint_clip_is_made_louder_and_no_clip_too_loud(clips: list[Clip]) -> None:

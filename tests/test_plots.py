@@ -73,6 +73,8 @@ def test_the_interval_chart_draws_the_intervals() -> None:
     ends = [segment[:, 0].tolist() for line in axes.collections for segment in line.get_segments()]
     assert ends == [pytest.approx([report.hits_at_1.low, report.hits_at_1.high])] * 2
     assert [label.get_text() for label in axes.get_yticklabels()] == ["one", "two"]
+    (chance,) = [line for line in axes.lines if line.get_linestyle() == ":"]
+    assert chance.get_xdata()[0] == 1 / 40
 
 
 def test_the_rank_chart_climbs_from_hits_at_1_to_all() -> None:

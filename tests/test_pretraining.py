@@ -558,13 +558,19 @@ class Trial:
             self.batches.append(batch)
             return {"first": (self.pair.first - 1).square().sum(), "second": (self.pair.second - 1).square().sum()}
 
-        self.progress = None
-        arguments = (losses, lambda: {"measured": 0.5}, clips, folder, "trial", replace(settings, **options))
+        self.progress, self.measurements = None, 0
+
+        def measure() -> dict[str, float]:
+            self.measurements += 1
+            return {"measured": 0.5}
+
+        arguments = (losses, measure, clips, folder, "trial", replace(settings, **options))
         if stop_at:
             with pytest.raises(KeyboardInterrupt):
                 loop.run(self.pair, *arguments)
         else:
-            self.progress = loop.run(self.pair, *arguments)
+            self.progress, measured = loop.run(self.pair, *arguments)
+            assert measured == {"measured": 0.5}
 
 
 def lines(file: Path) -> list[dict[str, float]]:
@@ -583,6 +589,7 @@ def test_a_run_gives_each_clip_once_an_epoch_and_keeps_a_record(clock: None, tmp
     written = lines(tmp_path / "new" / "trial.jsonl")
     assert [line["step"] for line in written if "first" in line] == [100, 200, 300]
     assert [line["step"] for line in written if "measured" in line] == [121, 242, 300]
+    assert trial.measurements == 3  # the last one is what the run gives back: nothing is measured twice
     assert written[-1] == {"step": 300, "minutes": 5.0, "clips": 500, "measured": 0.5}
     losses = [line["first"] for line in written if "first" in line]
     assert losses == sorted(losses, reverse=True) and losses[0] > losses[2]
@@ -601,7 +608,8 @@ def test_an_interrupted_run_goes_on_from_its_last_state(clock: None, tmp_path: P
     assert abs(resumed.pair.first.item() - 1) < 0.05
     longer = Trial(tmp_path, minutes=6.0)
     assert longer.progress["step"] == 360 and len(longer.given) == 60
-    assert Trial(tmp_path, minutes=6.0).given == []
+    spent = Trial(tmp_path, minutes=6.0)
+    assert spent.given == [] and spent.measurements == 1
 
 
 def test_a_state_is_whole_and_the_optimizer_goes_on(tmp_path: Path) -> None:
@@ -716,7 +724,7 @@ def test_a_run_may_start_from_an_exported_encoder(
     before: list[dict[str, torch.Tensor]] = []
     real_run = loop.run
 
-    def run(learner: SpeechLearner, *arguments: object) -> dict[str, float]:
+    def run(learner: SpeechLearner, *arguments: object) -> loop.Finished:
         parts = {"hubert": learner.hubert, "lm_head": learner.piece_head}
         before.append({f"{p}.{n}": t.clone() for p, part in parts.items() for n, t in part.state_dict().items()})
         return real_run(learner, *arguments)
@@ -746,7 +754,7 @@ def test_runs_with_one_disturbance_each_part_from_one_start(
     rates: dict[str, list[float]] = {}
     real_run = loop.run
 
-    def run(learner: SpeechLearner, losses, measure, clips, folder: Path, name, settings) -> dict[str, float]:
+    def run(learner: SpeechLearner, losses, measure, clips, folder: Path, name, settings) -> loop.Finished:
         trained[folder.name] = dict(settings.augmented)
         rates[folder.name] = [settings.rate(90, elapsed / settings.minutes / 60) for elapsed in range(5)]
         return real_run(learner, losses, measure, clips, folder, name, settings)
@@ -843,7 +851,7 @@ def test_clips_of_one_text_are_one_answer(
     """A second clip of a text must not be told to move away from the text's vector."""
     found: list[float] = []
 
-    def run(learner: SentenceLearner, losses, measure, clips: Clips, folder: Path, *_: object) -> dict[str, float]:
+    def run(learner: SentenceLearner, losses, measure, clips: Clips, folder: Path, *_: object) -> loop.Finished:
         learner.eval()
         with torch.no_grad():
             for i in range(len(clips)):
@@ -854,7 +862,7 @@ def test_clips_of_one_text_are_one_answer(
         right = torch.tensor([*range(6), 0])
         expected = torch.nn.functional.cross_entropy(cosines, right, reduction="none")
         np.testing.assert_allclose(found, expected.numpy(), rtol=1e-4)
-        return {"seen": 0.0}
+        return loop.Finished({"seen": 0.0}, {})
 
     monkeypatch.setattr(sentence, "run", run)
     monkeypatch.setattr(sentence, "fit_head", lambda *_: None)  # seven clips it would fit too well to see a loss

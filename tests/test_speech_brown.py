@@ -13,15 +13,8 @@ from conftest import Clip
 
 from clasp_lib.audio import encode_audio, load_audio
 from clasp_lib.corpus import SPLITS, Sentence, Split, normalise_text, pocket_brown
-from clasp_lib.errors import AudioError, ClaspError, DatasetError, TextError
-from clasp_lib.speech_brown import (
-    Build,
-    Skipped,
-    build_speech_brown,
-    load_dataset,
-    read_recordings,
-    save_dataset,
-)
+from clasp_lib.errors import AudioError, ClaspError, DatasetError, Skipped, TextError
+from clasp_lib.speech_brown import Build, build_speech_brown, load_dataset, read_recordings, save_dataset
 from clasp_lib.synthesis import BatchSynthesizer, ESpeak, Synthesizer, Voice, draw_voices
 
 FRACTIONS = {"train": 0.5, "validation": 0.25, "test": 0.25}
@@ -288,7 +281,7 @@ def test_a_failed_save_leaves_the_old_dataset(built: Build, tmp_path: Path, monk
     with monkeypatch.context() as patch:
         patch.setattr("datasets.DatasetDict.save_to_disk", fail)
         for target in (folder, tmp_path / "another"):
-            with pytest.raises(OSError, match="no space left"):
+            with pytest.raises(DatasetError, match=r"cannot be written .no space left"):
                 save_dataset(built.dataset, target)
     assert [p.name for p in tmp_path.iterdir()] == ["dataset"]
     assert load_dataset(folder)["test"]["id"] == built.dataset["test"]["id"]

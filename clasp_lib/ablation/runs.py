@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -21,11 +20,13 @@ from clasp_lib.ablation.data import digest, read_features, read_labels
 from clasp_lib.ablation.specification import Cell
 from clasp_lib.corpus import SPLITS
 from clasp_lib.errors import ClaspError
+from clasp_lib.evaluation import first_rows
 from clasp_lib.features import Features
 from clasp_lib.fusion import Fusion, build_fusion
 from clasp_lib.losses import build_loss
 from clasp_lib.metrics import rank_queries
 from clasp_lib.run_state import load_state, save_state
+from clasp_lib.speaking import end_with_parent
 from clasp_lib.training import TrainingSettings, fuse, train_fusion
 
 
@@ -103,15 +104,7 @@ def _run(jobs: Sequence[Job], workers: int, bar: tqdm) -> None:
 def begin_worker() -> None:
     """What each worker process does first: one thread, and an end when whoever started it is killed."""
     torch.set_num_threads(1)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """Without this a worker waits for ever for the next job of a process that is gone."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+    end_with_parent()
 
 
 def train_cell(job: Job) -> None:
@@ -150,9 +143,7 @@ def read_result(file: Path) -> Result:
 
 def _ranks(fusion: Fusion, test: Features) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Ranks in both directions, as in `clasp_lib.evaluation.evaluate_both_directions`, and the texts of the clips."""
-    first: dict[str, int] = {}
-    for row, sentence in enumerate(test.sentence_ids):
-        first.setdefault(sentence, row)
+    first = first_rows(test.sentence_ids)
     ids, texts = list(first), test.text[list(first.values())]
     vectors = fuse(fusion, test)
     numbers = {sentence: number for number, sentence in enumerate(ids)}

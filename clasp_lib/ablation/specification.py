@@ -91,7 +91,7 @@ def read_ablation(path: str | Path) -> Ablation:
     """
     try:
         spec = tomllib.loads(Path(path).read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise ClaspError(f"{path}: cannot be read as TOML ({error}).") from error
     return parse_ablation(spec, Path(path).name)
 
@@ -124,6 +124,8 @@ def parse_ablation(spec: Mapping[str, Any], name: str) -> Ablation:
             seeds = grid.get("seeds", spec["seeds"])
             _check_system(system, seeds, where)
             systems[system] = max(seeds, systems.get(system, 0))
+    if not systems:
+        raise ClaspError(f"{name}: grid is empty; give one [[grid]] at least.")
     if spec.get("tuning_seeds", 1) < 1:
         raise ClaspError(f"{name}: tuning_seeds is {spec['tuning_seeds']}; give 1 or more.")
     questions = []

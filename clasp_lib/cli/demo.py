@@ -9,7 +9,15 @@ import time
 from dataclasses import replace
 
 from clasp_lib.cli.search import model_of
-from clasp_lib.console import SEARCH_MODEL, add_model_options, add_output_options, at_least_one, load_model, print_json
+from clasp_lib.console import (
+    SEARCH_MODEL,
+    add_model_options,
+    add_output_options,
+    at_least_one,
+    load_model,
+    print_json,
+    without_password,
+)
 from clasp_lib.demo.limits import Limits
 from clasp_lib.demo.texts import LANGUAGES
 
@@ -33,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "index", nargs="?", metavar="INDEX", help="a folder that `clasp index` made, or a Milvus address"
     )
     parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 answers whoever reaches it (default %(default)s)")
-    parser.add_argument("--port", type=at_least_one, metavar="N", help="default: the first free one from 7860")
+    parser.add_argument("--port", type=_port, metavar="N", help="default: the first free one from 7860")
     parser.add_argument("--share", action="store_true", help="ask gradio.live for a public address")
     languages = tuple(LANGUAGES.values())
     parser.add_argument("--language", choices=languages, default="en", help="of the interface (default %(default)s)")
@@ -52,12 +60,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_output_options(parser, "with the keys url, share_url, index, model, once the page is there")
 
 
+def _port(text: str) -> int:
+    if (port := at_least_one(text)) > 65_535:
+        raise argparse.ArgumentTypeError(f"{text!r}: ports end at 65535")
+    return port
+
+
 def run(args: argparse.Namespace) -> int:
     """Serve the page until Ctrl-C."""
     from clasp_lib.demo import launch_demo
 
     limits = replace(_LIMITS, recording_minutes=args.max_minutes, upload_mb=args.max_mb)
-    index, name = None, args.model or SEARCH_MODEL
+    index, name = None, SEARCH_MODEL if args.model is None else args.model
     if args.index is None:
         model = load_model(name, args.device)
     else:
@@ -78,7 +92,8 @@ def run(args: argparse.Namespace) -> int:
             block=False,
         )
     if args.json:
-        print_json({"url": page.local_url, "share_url": page.share_url, "index": args.index, "model": name})
+        place = args.index and without_password(args.index)
+        print_json({"url": page.local_url, "share_url": page.share_url, "index": place, "model": name})
         sys.stdout.flush()
     try:
         while page.is_running:

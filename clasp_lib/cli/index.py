@@ -17,6 +17,7 @@ from clasp_lib.console import (
     print_json,
     remark,
     shows_progress,
+    without_password,
 )
 from clasp_lib.errors import ClaspError, DatasetError
 
@@ -71,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
 
     recordings = _recordings(args.recordings, args.metadata)
     stored = _stored_name(args.index, must_exist=not recordings)
-    name = args.model or (SEARCH_MODEL if stored is None else stored)
+    name = args.model if args.model is not None else SEARCH_MODEL if stored is None else stored
     if not name:
         raise ClaspError(f"{args.index}: does not know the name of the model that built it. Name it with --model.")
     model = load_model(name, args.device)
@@ -131,6 +132,8 @@ def _read_table(table: Path, folders: list[Path]) -> dict[Path, Recording]:
     for row in read_table(table):
         places = [folder / row.file for folder in (table.parent, *folders)]
         file = next((place for place in places if place.is_file()), places[0])
+        if file.resolve() in known:
+            raise DatasetError(f"{row.where}: the file {row.file!r} stands in the table twice. Keep one line of it.")
         id = row.id or str(file.absolute())
         known[file.resolve()] = Recording(id, str(file), file.absolute, row.text, row.metadata, True)
     return known
@@ -171,9 +174,9 @@ def _report(args: argparse.Namespace, name: str, index: SpeechIndex, done: Added
     counts = {"added": done.added, "unchanged": done.unchanged, "removed": removed, "skipped": skipped}
     recordings = len(index.store.known())
     if args.json:
-        about = {"index": args.index, "model": name, **counts}
+        about = {"index": without_password(args.index), "model": name, **counts}
         print_json(about | {"recordings": recordings, "entries": len(index)})
         return
     changes = ", ".join(f"{len(n) if isinstance(n, list) else n} {what}" for what, n in counts.items())
     windows = f" in {len(index)} windows" if len(index) != recordings else ""
-    print(f"{args.index}: {changes}; {recordings} recordings{windows}")
+    print(f"{without_password(args.index)}: {changes}; {recordings} recordings{windows}")

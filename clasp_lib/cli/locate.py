@@ -61,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_options(parser)
     group = parser.add_argument_group("windows, in seconds")
     for field, (default, meaning) in CUTTING.items():
-        kind = _seconds_or_none if field == "silence_s" else float
+        kind = _seconds_or_none if field == "silence_s" else _seconds
         flag, explained = f"--{field.removesuffix('_s')}", f"{meaning} (default %(default)s)"
         group.add_argument(flag, dest=field, type=kind, default=default, metavar="S", help=explained)
     document = "with the keys recording, model, duration_s, queries [query, moments [score, start_s, end_s]]"
@@ -107,8 +107,15 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _seconds(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r}: give a number of seconds") from None
+
+
 def _seconds_or_none(text: str) -> float | None:
-    return None if text == "none" else float(text)
+    return None if text == "none" else _seconds(text)
 
 
 @contextlib.contextmanager

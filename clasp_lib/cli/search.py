@@ -17,6 +17,7 @@ from clasp_lib.console import (
     one_line,
     print_json,
     remark,
+    without_password,
 )
 from clasp_lib.errors import ClaspError
 
@@ -73,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
             }
             for hit in hits
         ]
-        about = {"index": args.index, "model": name, "query": args.query, "speech": args.speech}
+        about = {"index": without_password(args.index), "model": name, "query": args.query, "speech": args.speech}
         print_json(about | {"hits": found})
     else:
         _print(hits)
@@ -91,7 +92,7 @@ def model_of(index: str, name: str | None, device: str | None) -> tuple[str, CLA
     from clasp_lib.index import stored_model
 
     stored = stored_model(index)
-    if (name := name or stored.name) is None:
+    if (name := stored.name if name is None else name) is None:
         raise ClaspError(f"{index}: does not know the name of the model that built it. Name it with --model.")
     return name, load_model(name, device)
 

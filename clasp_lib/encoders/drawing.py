@@ -110,7 +110,7 @@ def draw_with_matplotlib(wave: np.ndarray, *, labels: bool = True) -> np.ndarray
         from matplotlib import style
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise MissingDependencyError("matplotlib draws this picture. Run: pip install 'clasp-lib[book]'") from error
+        raise MissingDependencyError("matplotlib draws this picture. Run: pip install matplotlib") from error
     from PIL import Image
 
     file = io.BytesIO()

@@ -14,9 +14,9 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from clasp_lib.audio import SAMPLING_RATE
-from clasp_lib.encoders.checkpoints import Frozen, Precision, autocast, resolve
+from clasp_lib.encoders.checkpoints import Frozen, Precision, autocast, chosen_device, resolve
 from clasp_lib.encoders.drawing import PICTURE_RATE, draw, draw_with_matplotlib
-from clasp_lib.errors import CheckpointError, ClaspError
+from clasp_lib.errors import CheckpointError, ClaspError, brief
 
 MEL_BANDS, WINDOW, HOP, FLOOR_DB, SECONDS = 128, 400, 160, 80.0, 10.0
 """The clean picture path: 25 ms window and 10 ms hop at 16 kHz, 80 dB of range, 10 seconds."""
@@ -82,7 +82,7 @@ class SpectrogramEncoder(Frozen):
         if drawing not in DRAWINGS:
             raise ClaspError(f"drawing {drawing!r} is not known. Choose one of {', '.join(map(repr, DRAWINGS))}.")
         self.name, self.drawing, self.precision = name, drawing, precision
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.device = chosen_device(device)
         load = _from_torchvision if name.startswith("torchvision/") or name.endswith(".pth") else _from_timm
         model, self.size, mean, std, self.dimension = load(name)
         self._input = f"{self.size}, mean {mean}, deviation {std}" if drawing == "mel" else "0 to 255"
@@ -163,7 +163,7 @@ def _from_timm(name: str) -> _Loaded:
         folder = Path(source)
         model = timm.create_model(f"local-dir:{folder}" if folder.is_dir() else source, pretrained=True)
     except Exception as error:  # timm and the hub raise many kinds, RuntimeError and OSError among them
-        raise CheckpointError(f"{name}: cannot be loaded as a picture encoder ({error}).") from error
+        raise CheckpointError(f"{name}: cannot be loaded as a picture encoder ({brief(error)}).") from error
     data = timm.data.resolve_data_config(model=model)
     dimension = int(model.num_classes or model.num_features)  # type: ignore[arg-type]
     return model, tuple(data["input_size"][1:]), data["mean"], data["std"], dimension

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from clasp_lib.encoders.checkpoints import Frozen, Precision, autocast, resolve
-from clasp_lib.errors import AudioError, CheckpointError
+from clasp_lib.encoders.checkpoints import Frozen, Precision, autocast, check_complete, chosen_device, quiet, resolve
+from clasp_lib.errors import AudioError, CheckpointError, brief
 
 
 class SpeechModel(Frozen):
@@ -32,18 +32,18 @@ class SpeechModel(Frozen):
         import transformers
 
         self.name, self.precision = name, precision
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.device = chosen_device(device)
         folder = resolve(name)
         try:
-            config = transformers.AutoConfig.from_pretrained(folder)
+            config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
             if config.model_type not in ("hubert", "wav2vec2"):
                 raise CheckpointError(f"{name}: is a {config.model_type!r} model; a HuBERT or wav2vec2 is needed.")
-            self._extractor = transformers.AutoFeatureExtractor.from_pretrained(folder)
+            self._extractor = transformers.AutoFeatureExtractor.from_pretrained(folder, trust_remote_code=False)
             model = _load(getattr(transformers, kind), folder, name)
         except CheckpointError:
             raise
         except Exception as error:  # transformers, safetensors and the hub each raise their own kinds
-            raise CheckpointError(f"{name}: cannot be loaded as a speech encoder ({error}).") from error
+            raise CheckpointError(f"{name}: cannot be loaded as a speech encoder ({brief(error)}).") from error
         self._model = model.to(self.device).eval().requires_grad_(False)
         self.layers: int = config.num_hidden_layers
         self._one_length = config.feat_extract_norm == "group"
@@ -174,19 +174,14 @@ _USUAL_SECONDS = 15
 
 def _load(kind: Any, folder: str, name: str) -> Any:
     """The model in single precision. A head that it has no use for is left out; a part that it lacks is an error."""
-    from transformers.utils import logging
-
-    before = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        model, report = kind.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
-    finally:
-        logging.set_verbosity(before)
-    missing = sorted(key for key in report["missing_keys"] if not key.endswith("masked_spec_embed"))  # training's
+    with quiet():
+        model, report = kind.from_pretrained(
+            folder, dtype=torch.float32, output_loading_info=True, trust_remote_code=False
+        )
+    missing = [key for key in report["missing_keys"] if not key.endswith("masked_spec_embed")]  # training's
     if any(key.startswith("lm_head.") for key in missing):
         raise CheckpointError(f"{name}: has no CTC head, so it cannot transcribe. Choose one that has it.")
-    if missing:
-        raise CheckpointError(f"{name}: lacks {len(missing)} of the model's tensors, e.g. {missing[0]}.")
+    check_complete(name, missing)
     return model
 
 

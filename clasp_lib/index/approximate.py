@@ -36,7 +36,7 @@ FAR = 0.2
 FILTERED_EXACTLY = (20_000, 0.05)
 """Where a filter leaves fewer rows than this, or a smaller share of them, all that are left are compared."""
 
-_FORMAT = 1
+_FORMAT = 2
 _SAMPLE, _LEAST_SAMPLE = 400, 50  # queries on which recall is measured
 _MOST_EFFORT = 2**14
 _DEPTHS = (40, 80, 160, 320, 640, 1280, 2560, 5120)  # candidates of clusters that are scored exactly, for ten
@@ -232,6 +232,7 @@ class Approximate:
                 "recall": None if self.recall is None else asdict(self.recall),
             }
             os.replace(unfinished, file)
+            about["note_sha256"] = _note_sha256(about)
             write_whole(_beside(file), (json.dumps(about, indent=1) + "\n").encode())
             self.added = 0
         finally:
@@ -249,16 +250,18 @@ class Approximate:
         try:
             about = json.loads(_beside(file).read_text("utf-8"))
             version = about["format"]
-            settings = about["kind"], int(about["effort"]), int(about["depth"])
+            settings = str(about["kind"]), max(1, int(about["effort"])), max(MEASURED_AT, int(about["depth"]))
             recall = None if about["recall"] is None else Recall(**about["recall"])
+            if recall is not None and not all(isinstance(value, int | float) for value in asdict(recall).values()):
+                raise TypeError("its recall is not made of numbers")
             same = {name: about[name] for name in ("sha256", "digest", "dimension", "sample")}
             same["rows"] = int(about["rows"])
-            found_sha256 = _sha256(file)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            found_sha256, whole = _sha256(file), about.pop("note_sha256", None) == _note_sha256(about)
+        except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise DatasetError(f"{file}: cannot be opened ({error}). Build the index again.") from error
         if version != _FORMAT or settings[0] not in KINDS:
             raise DatasetError(f"{_beside(file)}: is of another version ({version}). Build the index again.")
-        if found_sha256 != same["sha256"]:
+        if found_sha256 != same["sha256"] or not whole:
             raise DatasetError(f"{file}: is damaged (its checksum is another). Build the index again.")
         rows = same["rows"]
         here = {"digest": digest, "rows": min(rows, len(exact)), "dimension": exact.dimension}
@@ -269,6 +272,8 @@ class Approximate:
             index = faiss.read_index(str(file))
         except RuntimeError as error:
             raise DatasetError(f"{file}: cannot be read ({error}). Build the index again.") from error
+        if (index.ntotal, index.d, hasattr(index, "hnsw")) != (rows, exact.dimension, settings[0] == "hnsw"):
+            raise DatasetError(f"{file}: is not what {_beside(file).name} says of it. Build the index again.")
         loaded = cls(index, exact, *settings, recall)
         loaded.added = len(exact) - rows
         for start in range(rows, len(exact), ADDED):
@@ -333,6 +338,10 @@ def _sample_digest(exact: Exact, rows: int) -> str:
     """SHA-256 of 64 of the first rows, evenly spread: tells that vectors are others, not that all are the same."""
     numbers = np.unique(np.linspace(0, max(rows - 1, 0), 64).astype(np.int64))
     return hashlib.sha256(exact.take(numbers).tobytes() if rows else b"").hexdigest()
+
+
+def _note_sha256(about: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
 
 
 def _sha256(file: Path) -> str:

@@ -62,6 +62,8 @@ def check_metadata(metadata: Mapping[str, Any], name: str) -> dict[str, Scalar]:
         value = value.item() if hasattr(value, "item") and getattr(value, "ndim", None) == 0 else value
         if value is None:
             continue
+        if any("\ud800" <= letter <= "\udfff" for text in (key, value) if isinstance(text, str) for letter in text):
+            raise DatasetError(f"{name}: metadata {key!r} is {value!r}, with half a character. Decode it anew.")
         if not isinstance(value, str | int | float | bool) or (isinstance(value, float) and not math.isfinite(value)):
             raise DatasetError(
                 f"{name}: metadata {key!r} is {value!r}; an index keeps strings, finite numbers, True and False."
@@ -86,9 +88,9 @@ def table_of(entries: Sequence[Entry]) -> pyarrow.Table:
         kind = {_kind(value) for value in values if value is not None}
         if len(kind) > 1:
             raise DatasetError(f"metadata {name!r}: is {' here and '.join(sorted(kind))} there. Make it one of them.")
-        if kind == {"a number"} and any(isinstance(value, float) for value in values):
-            values = [None if value is None else float(value) for value in values]
         try:
+            if kind == {"a number"} and any(isinstance(value, float) for value in values):
+                values = [None if value is None else float(value) for value in values]
             columns[_METADATA + name] = pyarrow.array(values)
         except (pyarrow.ArrowInvalid, OverflowError) as error:  # a whole number beyond 64 bits
             raise DatasetError(f"metadata {name!r}: holds what cannot be stored ({error}).") from error

@@ -63,7 +63,7 @@ def allowed_rows(table: pyarrow.Table, where: Where) -> np.ndarray:
                 parts = [_any_of(column, list(condition))]  # type: ignore[arg-type]
             else:
                 parts = [compute.equal(column, condition)]
-        except (pyarrow.ArrowNotImplementedError, pyarrow.ArrowInvalid, pyarrow.ArrowTypeError) as error:
+        except (pyarrow.ArrowException, OverflowError, TypeError, UnicodeEncodeError) as error:
             raise ClaspError(f"where: {name!r} holds {column.type} values, not such as {condition!r}.") from error
         for part in parts:
             allowed &= part.fill_null(False).to_numpy(zero_copy_only=False) if len(table) else allowed

@@ -8,7 +8,8 @@ folder before another changed it has to open it again.
 from __future__ import annotations
 
 import contextlib
-import secrets
+import hashlib
+import os
 from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -65,7 +66,7 @@ class LocalStore:
         self._tables: list[pyarrow.Table] = [table_of([])]
         self._arrays: list[np.ndarray] = []
         self._removed = np.zeros(0, bool)  # (rows,)
-        self._epoch, self._generation = secrets.token_hex(8), 0
+        self._epoch, self._generation = "0" * 16, 0
         self._lock: Any = None
 
     @classmethod
@@ -80,7 +81,7 @@ class LocalStore:
             try:
                 store.folder.mkdir(parents=True, exist_ok=True)
                 strange = [file.name for file in store.folder.iterdir() if not file.name.startswith(".")]
-            except OSError as error:
+            except (OSError, ValueError) as error:  # the second for a name that no folder can have
                 raise DatasetError(f"{folder}: no index can be made there ({error}).") from error
             if strange:
                 raise DatasetError(
@@ -117,15 +118,17 @@ class LocalStore:
         Raises:
             DatasetError: the folder holds something else, another process writes to it, or it cannot be written.
         """
+        if "\0" in str(folder):
+            raise DatasetError(f"{folder}: no index can be made there (a NUL byte in the name).")
         old = None
-        if (folder / MANIFEST).is_file():
+        if os.path.isfile(folder / MANIFEST):
             with contextlib.suppress(DatasetError):  # one that is damaged is replaced as a folder
                 old = cls.open(folder, verify=False)
         if old is not None:
             old.about, old.backend, old._dimension = about, backend, model_of(about, folder).dimension
             with old._changing():
                 old._segments, old._tables, old._arrays = [], old._tables[:1], []
-                old._epoch, old._removed = secrets.token_hex(8), np.zeros(len(entries), bool)
+                old._epoch, old._removed = old._next_epoch(), np.zeros(len(entries), bool)
                 old._put(table_of(entries), np.ascontiguousarray(vectors, np.float32))
             return
         with _disk(folder), written_whole(folder, MANIFEST) as unfinished:
@@ -136,16 +139,20 @@ class LocalStore:
     def _from_manifest(cls, folder: Path, manifest: dict[str, Any], verify: bool) -> LocalStore:
         try:
             store = cls({name: manifest[name] for name in ("format", "model")}, folder, manifest["backend"])
-            store._segments = [Segment(*segment) for segment in manifest["segments"]]
-            store._epoch, store._generation = manifest["epoch"], manifest["generation"]
-            store._removed = np.zeros(sum(segment.entries for segment in store._segments if segment), bool)
-            store._removed[manifest["removed"]] = True
-        except (KeyError, TypeError, IndexError) as error:
+            segments = [Segment(*segment) for segment in manifest["segments"]]
+            store._epoch, store._generation = str(manifest["epoch"]), int(manifest["generation"])
+            removed = np.array(manifest["removed"], np.int64)
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise DatasetError(f"{folder / MANIFEST}: is not complete ({error}). Build the index again.") from error
-        parts = [read_segment(folder, segment, verify=verify) for segment in store._segments if segment]
+        parts = [read_segment(folder, segment, verify=verify) for segment in segments]
         for _, vectors in parts:
             if vectors.shape[1:] != (store._dimension,):
                 raise DatasetError(f"{folder}: holds vectors of shape {vectors.shape}, not of {store._dimension}.")
+        store._segments = [*segments]
+        store._removed = np.zeros(sum(len(vectors) for _, vectors in parts), bool)  # by what is there, not what is said
+        if removed.ndim != 1 or not ((removed >= 0) & (removed < len(store._removed))).all():
+            raise DatasetError(f"{folder / MANIFEST}: removes rows that are not there. Build the index again.")
+        store._removed[removed] = True
         store._tables += [table for table, _ in parts]
         store._arrays = [vectors for _, vectors in parts]
         return store
@@ -330,7 +337,11 @@ class LocalStore:
             if live.any():
                 self._put(table.filter(live), vectors[live])
         self._removed = np.zeros(sum(map(len, self._arrays)), bool)
-        self._epoch = secrets.token_hex(8)
+        self._epoch = self._next_epoch()
+
+    def _next_epoch(self) -> str:
+        """A name for another numbering of the rows, which the folder has not had; the same for the same changes."""
+        return hashlib.sha256(f"{self._epoch} {self._generation}".encode()).hexdigest()[:16]
 
     def _commit(self) -> None:
         """Make the change true: replace the manifest, then delete what it no longer names."""

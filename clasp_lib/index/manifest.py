@@ -30,7 +30,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         manifest = json.loads(file.read_text("utf-8"))
     except FileNotFoundError:
         raise DatasetError(f"{folder}: there is no index. Name a folder that one was built in.") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DatasetError(f"{file}: cannot be read ({error}). Build the index again.") from error
     model_of(manifest, folder)
     if manifest.get("sha256") != _digest(manifest):

@@ -89,14 +89,16 @@ def parse_address(address: str | Path) -> Address:
                 f"{address}: is no Milvus database. Give a path that ends in .db or a URL, http://host:19530"
             )
         return Address(str(Path(address).expanduser().absolute()), embedded=True)
-    shown = re.sub(r"//[^/]*@", "//***@", address)
+    shown = re.sub(r"//.*@", "//***@", address)
     try:
         parts = urlsplit(address)
         host, port = parts.hostname, parts.port
-    except ValueError as error:
-        raise ClaspError(f"{shown}: is no URL ({error}). Give http://host:19530") from error
+    except ValueError:  # its text may repeat a piece of the password
+        raise ClaspError(
+            f"{shown}: is no URL. Give http://[user:password@]host:19530, and in a password %2F for a slash."
+        ) from None
     names = [unquote(name) for name in parts.path.split("/") if name]
-    if not host or len(names) > 2 or parts.query or parts.fragment:
+    if not host or len(names) > 2 or parts.query or parts.fragment or "@" in parts.path:
         raise ClaspError(f"{shown}: give http://[user:password@]host:19530[/database][/collection]")
     for name in names:
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,254}", name):

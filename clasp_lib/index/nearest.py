@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
+from clasp_lib.encoders.checkpoints import chosen_device
 from clasp_lib.errors import ClaspError
 
 ROUNDING = 2e-6
@@ -66,7 +67,7 @@ class Exact:
         self.arrays = checked_arrays(vectors)
         self._starts = np.cumsum([0, *map(len, self.arrays)])  # (arrays + 1,)
         self.dimension = self.arrays[0].shape[1] if self.arrays else 0
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.device = chosen_device(device)
         with warnings.catch_warnings():  # torch warns of an array that must not be written to, which nobody does
             warnings.simplefilter("ignore", UserWarning)
             self._tensors = [torch.from_numpy(array).to(self.device) for array in self.arrays]

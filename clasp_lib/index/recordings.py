@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
@@ -14,8 +13,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import numpy as np
 
 from clasp_lib.audio import AudioItem, describe
-from clasp_lib.errors import AudioError, ClaspError, DatasetError
+from clasp_lib.errors import AudioError, ClaspError, DatasetError, brief
 from clasp_lib.index.entries import Scalar, check_metadata
+from clasp_lib.tables import read_csv
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -55,7 +55,11 @@ class Recording:
 
         Raises:
             AudioError: the file is missing, or the item cannot be a recording.
+            DatasetError: a name or text that cannot be written as UTF-8, in which an index keeps them.
         """
+        for said in (self.id, self.file, self.text, *self.metadata, *self.metadata.values()):
+            if isinstance(said, str) and any("\ud800" <= letter <= "\udfff" for letter in said):
+                raise DatasetError(f"{brief(self.file)}: {brief(said)} is not UTF-8, as an index keeps it. Rename it.")
         item = self.read()
         about = [_contents(item), self.file, self.text, sorted(self.metadata.items()), settings]
         return hashlib.sha256(json.dumps(about).encode("utf-8", "surrogatepass")).hexdigest()[:32]
@@ -87,9 +91,14 @@ def recordings_of(
         if wrong := [name for name, column in given.items() if column is not None]:
             raise ClaspError(f"{wrong[0]}: belongs to a list of recordings; a folder or a dataset brings its own.")
         return _from_folder(Path(items)) if isinstance(items, str | Path) else _from_dataset(items)
-    if isinstance(items, Mapping) or (isinstance(items, np.ndarray) and items.ndim == 1):
+    if isinstance(items, Mapping | bytes) or (isinstance(items, np.ndarray) and items.ndim == 1):
         raise AudioError(f"{describe(items)}: one recording; give a list. Wrap it: [item].")
+    if not isinstance(items, Iterable):
+        raise AudioError(f"{describe(items)}: cannot be read as recordings. Give a list of them, or a folder.")
+    items = list(items)
     for name, column in given.items():
+        if isinstance(column, str):
+            raise ClaspError(f"{name}: is one string; give a list with an entry for each of {len(items)} recordings.")
         if column is not None and len(column) != len(items):
             raise ClaspError(f"{name}: has {len(column)} entries for {len(items)} recordings.")
     found = []
@@ -139,7 +148,7 @@ def _from_folder(folder: Path) -> list[Recording]:
         raise DatasetError(f"{folder}: there is no such folder.")
     if (folder / TABLE).is_file():
         return _from_table(folder)
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in AUDIO_FILES and path.is_file())
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in AUDIO_FILES and not path.is_dir())
     files = [path for path in files if not path.name.startswith(".")]
     if not files:
         raise DatasetError(f"{folder}: holds no recordings ({', '.join(AUDIO_FILES)}) and no {TABLE}.")
@@ -147,14 +156,21 @@ def _from_folder(folder: Path) -> list[Recording]:
 
 
 def _from_table(folder: Path) -> list[Recording]:
-    found = []
-    rows = read_table(folder / TABLE)
+    rows, seen = read_table(folder / TABLE), set[Path]()
+    found, named = [], any(row.id for row in rows)
     for row in rows:
         path = Path(row.file)
-        if path.is_absolute() or not (folder / path).resolve().is_relative_to(folder.resolve()):
-            raise DatasetError(f"{row.where}: file {row.file!r} is no path inside the folder.")
+        try:
+            inside = (folder / path).resolve().relative_to(folder.resolve())
+        except (ValueError, OSError, RuntimeError) as error:  # the last two for links in a circle
+            raise DatasetError(f"{row.where}: file {row.file!r} is no path inside the folder.") from error
+        if path.is_absolute():
+            raise DatasetError(f"{row.where}: file {row.file!r} is no path inside the folder. Begin it there.")
+        if inside in seen and not named:
+            raise DatasetError(f"{row.where}: the file {row.file!r} stands in the table twice. Keep one line of it.")
+        seen.add(inside)
         found.append(_recording(folder / path, row.where, row.text, row.metadata, row.id))
-    return _unique(found, chosen=any(row.id for row in rows))
+    return _unique(found, chosen=named)
 
 
 class Row(NamedTuple):
@@ -175,24 +191,17 @@ def read_table(table: Path) -> list[Row]:
     Raises:
         DatasetError: it cannot be read, has no such column or no rows, or a row has another number of cells.
     """
-    try:
-        with open(table, encoding="utf-8-sig", newline="") as opened:
-            reader = csv.DictReader(opened, strict=True)
-            rows = list(reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DatasetError(f"{table}: cannot be read as a table of comma-separated values ({error}).") from error
-    names = list(reader.fieldnames or [])
+    names, rows = read_csv(table)
     if "file" not in names or not rows:
-        raise DatasetError(f"{table}: needs a column 'file' and a row for each recording; its columns are {names}.")
-    for number, row in enumerate(rows, 2):
-        if None in row or None in row.values():
-            raise DatasetError(f"{table}, row {number}: has another number of cells than the first. Quote commas.")
+        raise DatasetError(
+            f"{table}: needs a column 'file' and a row for each recording; its columns are {brief(names)}."
+        )
+    for where, row in rows:
         if not row["file"].strip():
-            raise DatasetError(f"{table}, row {number}: names no file.")
-    columns = {name: _numbers_if_all_are([row[name] for row in rows]) for name in names if name not in _SAID}
+            raise DatasetError(f"{where}: names no file.")
+    columns = {name: _numbers_if_all_are([row[name] for _, row in rows]) for name in names if name not in _SAID}
     found = []
-    for number, row in enumerate(rows):
-        where = f"{table}, row {number + 2}"
+    for number, (where, row) in enumerate(rows):
         metadata = check_metadata({name: column[number] for name, column in columns.items() if name}, where)
         found.append(Row(where, row["file"].strip(), row.get("text") or None, row.get("id") or None, metadata))
     return found
@@ -200,12 +209,14 @@ def read_table(table: Path) -> list[Row]:
 
 def _numbers_if_all_are(cells: list[str]) -> list[Any]:
     """Cells as whole numbers, or as numbers, if all of them are; an empty cell is nothing."""
+    if any("_" in cell for cell in cells):  # 1_000 is a number to Python alone
+        return [cell or None for cell in cells]
     for kind in (int, float):
         try:
             found = [kind(cell) if cell.strip() else None for cell in cells]
         except ValueError:
             continue
-        if all(cell is None or (np.isfinite(cell) and abs(cell) < 2**63) for cell in found) and not any(
+        if all(cell is None or abs(cell) < 2**63 for cell in found) and not any(  # so also finite
             cell.strip().startswith("0") and cell.strip().isdigit() and len(cell.strip()) > 1 for cell in cells
         ):  # 007 is a name
             return found
@@ -231,6 +242,8 @@ class _Rows(Sequence[Recording]):
             return [self[j] for j in range(*i.indices(len(self)))]
         row = self._known[i] if self._names else {}
         id, text = row.pop("id", None), row.pop("text", None)
+        if text is not None and not isinstance(text, str):
+            raise DatasetError(f"row {i}: its text is {brief(text)}; the column 'text' must hold strings.")
         audio = self._audio
         item = audio[i]["audio"]
         is_file = item.get("bytes") is None
@@ -275,16 +288,24 @@ def _contents(item: AudioItem) -> str:
         try:
             status = Path(item).stat()
         except (OSError, ValueError) as error:
-            raise AudioError(f"{item}: there is no such file, or it cannot be opened ({error}).") from error
+            reason = getattr(error, "strerror", None) or error
+            raise AudioError(f"{describe(item)}: there is no such file, or it cannot be opened ({reason}).") from error
         return f"{status.st_size} bytes of {status.st_mtime_ns}"
     if isinstance(item, Mapping):
         if isinstance(item.get("bytes"), bytes | bytearray):
             return hashlib.sha256(item["bytes"]).hexdigest()
         rate = f"{item.get('sampling_rate')} ".encode()
-        return hashlib.sha256(rate + np.ascontiguousarray(item.get("array")).tobytes()).hexdigest()
+        try:
+            samples = np.ascontiguousarray(item.get("array"))
+        except ValueError as error:
+            raise AudioError(f"{describe(item)}: 'array' is not one row of numbers ({error}).") from error
+        return hashlib.sha256(rate + samples.tobytes()).hexdigest()
     if isinstance(item, np.ndarray):
         return hashlib.sha256(f"{item.dtype}{item.shape}".encode() + np.ascontiguousarray(item).tobytes()).hexdigest()
-    raise AudioError(f"{describe(item)}: cannot be read as audio.")
+    raise AudioError(
+        f"{describe(item)}: cannot be read as audio. "
+        "Give a path, a 1-D array, {'array', 'sampling_rate'} or {'bytes', 'path'}."
+    )
 
 
 def iterate(recordings: Sequence[Recording], size: int) -> Iterator[list[Recording]]:

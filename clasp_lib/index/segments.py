@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from clasp_lib.errors import DatasetError
+from clasp_lib.errors import DatasetError, brief
 from clasp_lib.folders import write_whole
+from clasp_lib.index.entries import FIELDS
 
 if TYPE_CHECKING:
     import pyarrow
@@ -62,6 +64,8 @@ def read_segment(folder: Path, segment: Segment, *, verify: bool = True) -> tupl
     import pyarrow.parquet
     from safetensors import SafetensorError, safe_open
 
+    if not isinstance(segment.name, str) or not re.fullmatch("[0-9a-f]{20}", segment.name):
+        raise DatasetError(f"{folder}: names a part {brief(segment.name)}, which is none of its own. Build it again.")
     files = [folder / file for file in segment.files]
     try:
         if verify:
@@ -75,8 +79,9 @@ def read_segment(folder: Path, segment: Segment, *, verify: bool = True) -> tupl
         with safe_open(files[0], framework="pt") as stored:
             vectors = stored.get_tensor("vectors").numpy()  # (n, d)
         table = pyarrow.parquet.read_table(files[1], memory_map=True)
-    except (OSError, SafetensorError, pyarrow.ArrowException, KeyError) as error:
+    except (OSError, RuntimeError, SafetensorError, pyarrow.ArrowException, KeyError) as error:
         raise DatasetError(f"{folder}: a part of the index cannot be read ({error}). Build it again.") from error
-    if len(vectors) != segment.entries or len(table) != segment.entries or vectors.dtype != np.float32:
+    fit = len(vectors) == len(table) == segment.entries and set(FIELDS) <= set(table.column_names)
+    if not fit or vectors.dtype != np.float32:
         raise DatasetError(f"{folder}: the parts of {segment.name} do not fit. Build the index again.")
     return table, vectors

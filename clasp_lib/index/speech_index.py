@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -11,18 +12,17 @@ import numpy as np
 from tqdm import tqdm
 
 from clasp_lib.audio import AudioItem, duration
-from clasp_lib.errors import ClaspError, DatasetError
+from clasp_lib.errors import ClaspError, DatasetError, OnError, Skipped, check_on_error
 from clasp_lib.index.entries import Entry
 from clasp_lib.index.filters import Where, check_where
 from clasp_lib.index.hits import Hit, Hits
 from clasp_lib.index.local import LocalStore
-from clasp_lib.index.manifest import MANIFEST
+from clasp_lib.index.manifest import MANIFEST, read_manifest
 from clasp_lib.index.milvus import MilvusStore, is_milvus
 from clasp_lib.index.recordings import Recording, Recordings, iterate, recordings_of
 from clasp_lib.index.store import ModelName, Store, about_model, model_of
 from clasp_lib.localization import Cutting, encode_recording
-from clasp_lib.model import CLASP
-from clasp_lib.speech_brown import OnError, Skipped
+from clasp_lib.model import CLASP, check_batch_size, checked_matrix
 
 if TYPE_CHECKING:
     from clasp_lib.index.nearest import Nearest
@@ -171,7 +171,8 @@ class SpeechIndex:
         """The `k` clips nearest to a query. A `str` is a text; a `Path`, array or mapping is a recording.
 
         Args:
-            where: conditions that a hit must fulfil, as `clasp_lib.index.filters` has them: {"category": "news"}.
+            where: conditions that a hit must fulfil, as `clasp_lib.index.filters` has them: {"category": "news"}. A
+                name that no recording has is an error on this machine; a Milvus database finds nothing.
 
         Raises:
             ClaspError: `k` is below 1, the query is empty, or the filter makes no sense.
@@ -186,12 +187,10 @@ class SpeechIndex:
         Raises:
             ClaspError: vectors of another width, or as for `search`.
         """
-        if not isinstance(k, int) or k < 1:
+        if not isinstance(k, int) or isinstance(k, bool) or k < 1:
             raise ClaspError(f"k is {k!r}; give a whole number of at least 1.")
-        if np.ndim(vectors) != 2 or np.shape(vectors)[1] != self.model.dimension:
-            raise ClaspError(f"vectors: have shape {np.shape(vectors)}; expected (n, {self.model.dimension}).")
+        queries = checked_matrix(vectors, self.model.dimension, "vectors")
         where = check_where(where) if where else None
-        queries = np.ascontiguousarray(vectors, np.float32)
         return [Hits(self._hit(*pair) for pair in found) for found in self.store.search(queries, k, where)]
 
     def save(self, folder: str | Path) -> None:
@@ -228,8 +227,10 @@ class SpeechIndex:
         on_error: OnError,
         show_progress_bar: bool | None,
     ) -> Added:
-        if on_error not in ("raise", "skip"):
-            raise ClaspError(f"on_error {on_error!r}: choose 'raise' or 'skip'.")
+        check_on_error(on_error)
+        check_batch_size(batch_size)
+        if not isinstance(cut, bool | Cutting | None):
+            raise ClaspError(f"cut is {cut!r}; give True, or how to cut: Cutting(...).")
         cutting = Cutting() if cut is True else cut or None
         show = len(recordings) > 2 * batch_size if show_progress_bar is None else show_progress_bar
         added, unchanged, skipped = 0, 0, list[Skipped]()
@@ -323,7 +324,9 @@ def stored_model(folder: str | Path) -> ModelName:
     Raises:
         DatasetError: there is no index, or it is of another version.
     """
-    store: Store = MilvusStore.open(str(folder)) if is_milvus(folder) else LocalStore.open(folder, verify=False)
+    if not is_milvus(folder):
+        return model_of(read_manifest(Path(folder)), folder)
+    store = MilvusStore.open(str(folder))
     try:
         return model_of(store.about, folder)
     finally:
@@ -335,7 +338,7 @@ def _store_for(folder: str | Path | None, model: CLASP, backend: str) -> Store:
     about = about_model(model.name, model.fingerprint, model.dimension)
     if folder is not None and is_milvus(folder):
         store: Store = MilvusStore.open_or_create(str(folder), about)
-    elif folder is not None and (Path(folder) / MANIFEST).is_file():
+    elif folder is not None and os.path.isfile(Path(folder) / MANIFEST):
         store = LocalStore.open(folder)
         if backend not in ("auto", store.backend):
             raise DatasetError(f"{folder}: was built for the backend {store.backend!r}, not {backend!r}.")
@@ -365,4 +368,4 @@ def _same(a: Path, b: Path) -> bool:
 def _place(store: Store) -> str:
     if isinstance(store, LocalStore):
         return "memory" if store.folder is None else str(store.folder)
-    return getattr(store, "address", "a database")
+    return str(getattr(store, "_address", "a database"))

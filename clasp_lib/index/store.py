@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from clasp_lib.errors import DatasetError
+from clasp_lib.errors import DatasetError, brief
 from clasp_lib.index.entries import Entry
 from clasp_lib.index.filters import Where
 
@@ -68,6 +68,10 @@ def model_of(about: Any, place: object) -> ModelName:
     if about["format"] != FORMAT:
         raise DatasetError(f"{place}: has format {about['format']}; this version reads {FORMAT}. Build it again.")
     try:
-        return ModelName(**about["model"])
+        known = ModelName(**about["model"])
     except (KeyError, TypeError) as error:
         raise DatasetError(f"{place}: does not say which model built it ({error}). Build it again.") from error
+    kinds = (str | None, str, int)
+    if not all(isinstance(value, kind) for value, kind in zip(known, kinds, strict=True)):
+        raise DatasetError(f"{place}: does not say which model built it, but {brief(known)}. Build it again.")
+    return known

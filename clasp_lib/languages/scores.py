@@ -6,18 +6,15 @@ import dataclasses
 from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from clasp_lib.errors import ClaspError
-from clasp_lib.evaluation import evaluate_retrieval
+from clasp_lib.evaluation import DIRECTIONS, Direction, evaluate_retrieval
 from clasp_lib.metrics import per_query, rank_queries
 from clasp_lib.significance import RESAMPLES, Comparison, Interval, compare_paired, holm
 from clasp_lib.text_normalisation import language_code
-
-Direction: TypeAlias = Literal["text_to_speech", "speech_to_text"]
-DIRECTIONS: tuple[Direction, Direction] = ("text_to_speech", "speech_to_text")
 
 
 class Vectors(NamedTuple):

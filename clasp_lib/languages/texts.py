@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from clasp_lib import transcription
-from clasp_lib.errors import CheckpointError, ClaspError, MissingDependencyError, TextError
+from clasp_lib.encoders.checkpoints import chosen_device
+from clasp_lib.errors import CheckpointError, ClaspError, MissingDependencyError, TextError, brief
 from clasp_lib.metrics import Interval
 from clasp_lib.text_normalisation import language_code, normalise, words
 
@@ -75,7 +76,7 @@ def translate(
         raise TextError(
             f"text number {too_long[0]} has {lengths[too_long[0]]} pieces; {model_name} reads {most}. Split it."
         )
-    model = model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    model = model.to(chosen_device(device))
     marks = set(tokenizer.lang_code_to_id.values())  # special to the model, but not to every version of the tokenizer
     order = sorted(range(len(texts)), key=lambda i: lengths[i])
     found = [""] * len(texts)
@@ -99,13 +100,15 @@ def _translator(name: str) -> tuple[Any, Any]:
     try:
         import sentencepiece  # noqa: F401
     except ImportError as error:
-        raise MissingDependencyError("sentencepiece is not installed. Run: pip install sentencepiece") from error
+        raise MissingDependencyError(
+            "sentencepiece is not installed. Run: pip install 'clasp-lib[translate]'"
+        ) from error
     from transformers import M2M100ForConditionalGeneration, M2M100Tokenizer
 
     try:
         tokenizer, model = M2M100Tokenizer.from_pretrained(name), M2M100ForConditionalGeneration.from_pretrained(name)
     except Exception as error:  # transformers, sentencepiece, safetensors and the hub each raise their own kinds
-        raise CheckpointError(f"{name}: cannot be loaded as a model like M2M-100 ({error}).") from error
+        raise CheckpointError(f"{name}: cannot be loaded as a model like M2M-100 ({brief(error)}).") from error
     model.generation_config.max_length = None  # both have 200 there, beside which `max_new_tokens` would be a warning
     return tokenizer, model.eval()
 

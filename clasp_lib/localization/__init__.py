@@ -1,8 +1,7 @@
 """Where in a long recording is something said? Windows between silences, each compared with the query.
 
-`cutting` finds pieces of speech, `windows` makes windows of them, `moments` encodes and searches,
-`transcript` adds what a recogniser reads. A recording is a stream: a file of any
-length, or live sound.
+`cutting` finds pieces of speech, `windows` makes windows of them, `moments` encodes and searches, `transcript` adds
+what a recogniser reads. A recording is a stream: a file of any length, or live sound.
 """
 
 from clasp_lib.localization.cutting import Cutting

@@ -70,6 +70,11 @@ class Cutting:
             raise ClaspError(
                 f"window_s {self.window_s} and hop_s {self.hop_s}: expected 0.1 <= hop_s <= window_s <= 60."
             )
+        if self.window_s < self.shortest_s:
+            raise ClaspError(
+                f"shortest_s {self.shortest_s} and window_s {self.window_s}: expected shortest_s <= window_s, or no "
+                "window of a long piece would be long enough."
+            )
 
 
 class Piece(NamedTuple):

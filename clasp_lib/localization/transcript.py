@@ -9,10 +9,7 @@ import numpy as np
 from clasp_lib.audio import AudioItem, load_audio
 from clasp_lib.errors import ClaspError
 from clasp_lib.model import CLASP
-from clasp_lib.transcription import Recogniser
-
-UNHEARD = "."
-"""What stands for a transcript without words: it needs a vector, too."""
+from clasp_lib.transcription import NOTHING_HEARD, Recogniser
 
 
 class WithTranscript:
@@ -61,8 +58,8 @@ class WithTranscript:
         return self.model.encode_text(texts, batch_size, show_progress_bar)
 
     def transcribe(self, waves: Sequence[np.ndarray], batch_size: int = 16) -> list[str]:
-        """What is recognised in each of `(samples,)`, or `UNHEARD`."""
-        return [text or UNHEARD for text in self.recogniser.transcribe(waves, batch_size)]
+        """What is recognised in each of `(samples,)`, or `NOTHING_HEARD`."""
+        return [text or NOTHING_HEARD for text in self.recogniser.transcribe(waves, batch_size)]
 
 
 def add_transcripts(heard: np.ndarray, read: np.ndarray, weight: float) -> np.ndarray:

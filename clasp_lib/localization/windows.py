@@ -125,8 +125,8 @@ class _Maker:
             yield from self._made(start, start + self._window)
             start += self._hop
         self._next = None if piece.closed else start
-        if piece.closed and start - self._hop + self._window < piece.end:
-            yield from self._made(piece.end - self._window, piece.end)
+        if piece.closed and (start == piece.start or start - self._hop + self._window < piece.end):
+            yield from self._made(max(piece.start, piece.end - self._window), piece.end)
 
     def _made(self, start: int, end: int) -> Iterator[Window]:
         samples = self._held[start - self._from : end - self._from]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 
 from clasp_lib.audio import SAMPLING_RATE
 from clasp_lib.errors import ClaspError, DatasetError
+from clasp_lib.tables import read_csv
 
 
 class Segment(NamedTuple):
@@ -100,17 +100,16 @@ def read_segments(folder: Path) -> dict[str, list[Segment]]:
     """Known segments of recordings, by file: the rows of `segments.csv` (file, start_s, end_s, text) in a folder.
 
     Raises:
-        DatasetError: there is no such file, or a row lacks something.
+        DatasetError: there is no such file, it is no UTF-8 table, or a row lacks something.
     """
     path = folder / "segments.csv"
     if not path.is_file():
         raise DatasetError(f"{path}: there is no such file. Its columns are file, start_s, end_s and text.")
     found: dict[str, list[Segment]] = {}
-    with open(path, encoding="utf-8-sig", newline="") as rows:
-        for number, row in enumerate(csv.DictReader(rows), 2):
-            try:
-                segment = Segment(float(row["start_s"]), float(row["end_s"]), row["text"])
-            except (KeyError, TypeError, ValueError) as error:
-                raise DatasetError(f"{path}, line {number}: has no start_s, end_s and text ({error}).") from error
-            found.setdefault(row["file"], []).append(segment)
+    for where, row in read_csv(path)[1]:
+        try:
+            file, segment = row["file"], Segment(float(row["start_s"]), float(row["end_s"]), row["text"])
+        except (KeyError, ValueError) as error:
+            raise DatasetError(f"{where}: has no file, start_s, end_s and text ({error}).") from error
+        found.setdefault(file, []).append(segment)
     return found

@@ -13,44 +13,45 @@ from clasp_lib.plots.style import COLOURS, drawing
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+LEVEL = 0.05
+"""As in `clasp_lib.ablation.record`."""
 
-def ablation_chart(
-    record: Mapping[str, Any], varied: str = "fusion", measure: str = "mrr", label: str = "MRR, speech to text"
-) -> Figure:
-    """Systems of an ablation's record that differ in one thing: the mean, its 95% interval, and each seed.
+
+def ablation_chart(record: Mapping[str, Any], varied: str = "fusion") -> Figure:
+    """Systems of an ablation's record that differ in one thing: mean MRR, its 95% interval, and each seed.
 
     Args:
-        record: of `clasp_lib.ablation`.
+        record: of `clasp_lib.ablation`; the intervals are those for other sentences and other seeds at once.
         varied: "fusion", "loss" or "speech_encoder"; in the others, all systems shown are as the record's default.
-        measure: "mrr" or "hits_at_1"; the intervals are those for other sentences and other seeds at once.
     """
     plt, _ = drawing()
     usual = {name: value for name, value in record["default"].items() if name != varied}
     systems = [row for row in record["systems"] if usual.items() <= row.items()]
-    systems.sort(key=lambda row: -row[measure]["value"])
+    systems.sort(key=lambda row: -row["mrr"]["value"])
     figure, axes = plt.subplots(figsize=(7, 0.38 * len(systems) + 1.2), layout="constrained")
     for height, system in enumerate(systems):
         same = {**usual, varied: system[varied]}.items()
-        runs = [row[f"speech_to_text_{measure}"] for row in record["rows"] if same <= row.items()]
-        value, (low, high) = system[measure]["value"], system[measure]["both"]
+        runs = [row["speech_to_text_mrr"] for row in record["rows"] if same <= row.items()]
+        value, (low, high) = system["mrr"]["value"], system["mrr"]["both"]
         colour = COLOURS[system[varied] == record["default"][varied]]
         below = [height + 0.25] * len(runs)
         axes.plot(runs, below, "o", markersize=4, alpha=0.4, markeredgewidth=0, color=colour)
         axes.errorbar(value, height, xerr=[[value - low], [high - value]], fmt="o", capsize=4, color=colour)
     axes.set_yticks(range(len(systems)), [row[varied].replace("_", " ") for row in systems])
     axes.invert_yaxis()
-    axes.set(xlabel=f"{label}: mean, 95% interval, each seed", xlim=(0, None))
+    axes.set(xlabel="MRR, speech to text: mean, 95% interval, each seed", xlim=(0, None))
     return figure
 
 
-def question_chart(record: Mapping[str, Any], names: Sequence[str] | None = None, level: float = 0.05) -> Figure:
+def question_chart(record: Mapping[str, Any], names: Sequence[str] | None = None) -> Figure:
     """Questions of an ablation's record: the MRR of the first system minus that of the second, overall and by seed.
+
+    A full square is a difference that is shown (corrected p at most `LEVEL`), an open circle one that is not. The
+    intervals are those for other sentences and other seeds at once.
 
     Args:
         record: of `clasp_lib.ablation`.
         names: of the questions, from top to bottom; all of the record, if not given.
-        level: the difference is a full square where its corrected p-value is at most this, else an open circle. The
-            intervals are those for other sentences and other seeds at once.
     """
     plt, _ = drawing()
     by_name = {row["name"]: row for row in record["questions"]}
@@ -65,7 +66,7 @@ def question_chart(record: Mapping[str, Any], names: Sequence[str] | None = None
         )
         runs = [first[seed] - second[seed] for seed in range(question["seeds"])]
         value, (low, high) = question["difference"]["value"], question["difference"]["both"]
-        shown = question["corrected"] <= level
+        shown = question["corrected"] <= LEVEL
         colour, marker = COLOURS[shown], "s" if shown else "o"
         axes.plot(runs, [height + 0.25] * len(runs), "o", markersize=4, alpha=0.4, markeredgewidth=0, color=colour)
         axes.errorbar(
@@ -87,8 +88,8 @@ def _subtraction(question: Mapping[str, Any], default: Mapping[str, str]) -> str
     return ", ".join([" minus ".join(sides), *shared]).replace("_", " ")
 
 
-def three_intervals_chart(estimates: Mapping[str, Mapping[str, Any]], label: str = "MRR, speech to text") -> Figure:
-    """By system, a mean with its 95% intervals for other sentences, for other seeds, and for both.
+def three_intervals_chart(estimates: Mapping[str, Mapping[str, Any]]) -> Figure:
+    """By system, mean MRR with its 95% intervals for other sentences, for other seeds, and for both.
 
     Args:
         estimates: by name, what `clasp_lib.significance.Estimate.to_dict` gives.
@@ -103,6 +104,6 @@ def three_intervals_chart(estimates: Mapping[str, Mapping[str, Any]], label: str
         errors = np.abs(ends.T - values)  # (2, systems)
         axes.errorbar(values, heights, xerr=errors, fmt=marker, capsize=4, color=COLOURS[number], label=name)
     axes.set_yticks(range(len(estimates)), list(estimates))
-    axes.set(xlabel=f"{label}, 95% intervals", ylim=(len(estimates) - 0.5, -0.5))
+    axes.set(xlabel="MRR, speech to text, 95% intervals", ylim=(len(estimates) - 0.5, -0.5))
     axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure

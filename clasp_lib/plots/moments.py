@@ -16,6 +16,9 @@ from clasp_lib.plots.style import COLOURS, DASHES, drawing
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+GOAL = 0.8
+"""Recall at 1 that this project set itself."""
+
 
 def pieces_chart(samples: np.ndarray, pieces: Sequence[Piece], threshold_db: float) -> Figure:
     """The waveform of `(samples,)` at 16 kHz, and the level of its frames with the threshold; pieces are shaded."""
@@ -79,10 +82,8 @@ def iou_chart(segment: Segment, windows: Sequence[tuple[float, float]]) -> Figur
     return figure
 
 
-def recall_chart(
-    rows: Sequence[Mapping[str, Any]], systems: Mapping[str, str], measure: str = "recall_at_1", goal: float = 0.8
-) -> Figure:
-    """A measure against the length of the recordings, with 95% bars, and a dotted line at the goal.
+def recall_chart(rows: Sequence[Mapping[str, Any]], systems: Mapping[str, str]) -> Figure:
+    """Recall at 1 against the length of the recordings, with 95% bars, and a dotted line at `GOAL`.
 
     Args:
         systems: by name in the record, how the legend calls it.
@@ -92,16 +93,16 @@ def recall_chart(
     places = sorted({row["minutes"] for row in rows})
     for number, (system, said) in enumerate(systems.items()):
         found = sorted((row for row in rows if row["system"] == system), key=lambda row: row["minutes"])
-        value, low, high = (np.array([row[measure][end] for row in found]) for end in ("value", "low", "high"))
+        value, low, high = (np.array([row["recall_at_1"][end] for row in found]) for end in ("value", "low", "high"))
         at = np.array([places.index(row["minutes"]) for row in found]) + 0.05 * (number - (len(systems) - 1) / 2)
         colour = [*COLOURS, "0.4"][min(number, len(COLOURS))]
         axes.errorbar(
             at, value, yerr=[value - low, high - value], color=colour, capsize=3, marker="o", markersize=4,
             linestyle=DASHES[number % len(DASHES)], linewidth=1.2, label=said,
         )  # fmt: skip
-    axes.axhline(goal, color="0.4", linestyle=":", linewidth=1)
+    axes.axhline(GOAL, color="0.4", linestyle=":", linewidth=1)
     axes.set_xticks(range(len(places)), [f"{minutes} min" for minutes in places])
-    axes.set(xlabel="length of the recordings, about", ylabel=measure.replace("_", " "), ylim=(0, 1.02))
+    axes.set(xlabel="length of the recordings, about", ylabel="recall at 1", ylim=(0, 1.02))
     axes.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False, fontsize=9)
     return figure
 

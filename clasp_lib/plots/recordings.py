@@ -54,11 +54,11 @@ def phone_chart(utterance: Utterance, title: str) -> Figure:
     mel = log_mel(utterance.samples).numpy()
     seconds = len(utterance.samples) / SAMPLING_RATE
     axes.imshow(
-        mel, origin="lower", aspect="auto", extent=(0, mel.shape[1] * HOP / SAMPLING_RATE, 0, 128), cmap="Greys"
+        mel, origin="lower", aspect="auto", extent=(0, mel.shape[1] * HOP / SAMPLING_RATE, 0, len(mel)), cmap="Greys"
     )
     for marks, height, colour in ((utterance.phones, 4, COLOURS[0]), (utterance.words, 120, COLOURS[1])):
         ends = [mark.start for mark in marks[1:]] + [len(utterance.samples)]
-        for mark, end in zip(marks, ends, strict=True):
+        for mark, end in zip(marks, ends, strict=False):  # of no marks there is an end all the same
             start = mark.start / SAMPLING_RATE
             axes.axvline(start, 0 if height < 64 else 0.88, 0.08 if height < 64 else 1, color=colour, linewidth=1)
             if mark.symbol != "_":

@@ -16,20 +16,18 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def interval_chart(reports: Mapping[str, RetrievalReport], measure: str = "hits_at_1", label: str = "HITS@1") -> Figure:
-    """One measure of several systems, with 95% intervals."""
+def interval_chart(reports: Mapping[str, RetrievalReport]) -> Figure:
+    """HITS@1 of several systems in one pool, with 95% intervals; the dotted line is chance."""
     plt, _ = drawing()
     figure, axes = plt.subplots(figsize=(7, 0.55 * len(reports) + 1.2), layout="constrained")
-    for row, (_name, report) in enumerate(reports.items()):
-        value, low, high = getattr(report, measure)
+    for row, report in enumerate(reports.values()):
+        value, low, high = report.hits_at_1
         axes.errorbar(value, row, xerr=[[value - low], [high - value]], fmt="o", capsize=4, color=COLOURS[row % 2])
     axes.set_yticks(range(len(reports)), list(reports))
     axes.invert_yaxis()
-    chance = next(iter(reports.values())).chance
-    if measure.startswith("hits_at_1"):
-        axes.axvline(chance, linestyle=":", color="0.4")
-        axes.set_xlim(left=0)
-    axes.set(xlabel=f"{label}, 95% interval")
+    axes.axvline(next(iter(reports.values())).chance, linestyle=":", color="0.4")
+    axes.set_xlim(left=0)
+    axes.set(xlabel="HITS@1, 95% interval")
     return figure
 
 
@@ -56,12 +54,9 @@ def rank_chart(rankings: Mapping[str, Ranking], marks: Mapping[str, float] | Non
 
 
 def pool_curve_chart(
-    curves: Mapping[str, Sequence[PoolReport]],
-    measure: str = "hits_at_1",
-    label: str = "HITS@1",
-    forecasts: Mapping[str, Sequence[Extrapolation]] | None = None,
+    curves: Mapping[str, Sequence[PoolReport]], forecasts: Mapping[str, Sequence[Extrapolation]] | None = None
 ) -> Figure:
-    """A measure over the size of the pool, with a band of 95%; for HITS@1 with a dotted line for chance.
+    """HITS@1 over the size of the pool, with a band of 95%; the dotted line is chance.
 
     Args:
         curves: by system, from `clasp_lib.protocols.pool_curve`.
@@ -72,7 +67,7 @@ def pool_curve_chart(
     forecasts = forecasts or {}
     for number, ((name, curve), colour, dash) in enumerate(zip(curves.items(), COLOURS, DASHES, strict=False)):
         pools = [report.pool for report in curve]
-        value, low, high = np.array([getattr(report, measure) for report in curve]).T  # (pools,) each
+        value, low, high = np.array([report.hits_at_1 for report in curve]).T  # (pools,) each
         axes.fill_between(pools, low, high, color=colour, alpha=0.2, linewidth=0)
         axes.plot(pools, value, color=colour, linestyle=dash, label=name)
         for forecast in forecasts.get(name, ()):
@@ -81,21 +76,18 @@ def pool_curve_chart(
                 forecast.pool * 1.05**number, value, [[value - low], [high - value]], fmt="o", capsize=4, color=colour,
                 markerfacecolor="white",
             )  # fmt: skip
-    if measure == "hits_at_1":
-        ends = [report.pool for curve in curves.values() for report in curve]
-        ends += [forecast.pool for further in forecasts.values() for forecast in further]
-        sizes = np.geomspace(min(ends), max(ends), 50)
-        axes.plot(sizes, 1 / sizes, linestyle=":", color="0.4", label="chance")
-    axes.set(xscale="log", xlabel="candidates in the pool", ylabel=label)
+    ends = [report.pool for curve in curves.values() for report in curve]
+    ends += [forecast.pool for further in forecasts.values() for forecast in further]
+    sizes = np.geomspace(min(ends), max(ends), 50)
+    axes.plot(sizes, 1 / sizes, linestyle=":", color="0.4", label="chance")
+    axes.set(xscale="log", xlabel="candidates in the pool", ylabel="HITS@1", ylim=(0, 1.02))
     axes.xaxis.set_major_formatter("{x:g}")
-    if measure != "mean_rank":
-        axes.set_ylim(0, 1.02)
     axes.legend(fontsize=8)
     return figure
 
 
-def group_chart(groups: Mapping[str, Sequence[GroupReport]], measure: str = "mrr", label: str = "MRR") -> Figure:
-    """A measure of every group with its 95% interval and its number of queries, one panel for each way to group.
+def group_chart(groups: Mapping[str, Sequence[GroupReport]]) -> Figure:
+    """MRR of every group with its 95% interval and its number of queries, one panel for each way to group.
 
     Args:
         groups: by what the queries are grouped by, from `clasp_lib.protocols.evaluate_groups`. A group of few sentences
@@ -109,17 +101,17 @@ def group_chart(groups: Mapping[str, Sequence[GroupReport]], measure: str = "mrr
     )  # fmt: skip
     for axes, (name, reports), colour in zip(grid[:, 0], groups.items(), COLOURS, strict=False):
         for height, report in enumerate(reports):
-            value, low, high = report.measures[measure]
+            value, low, high = report.measures["mrr"]
             axes.errorbar(
                 value, height, xerr=[[value - low], [high - value]], fmt="o", capsize=4, color=colour,
                 markerfacecolor="white" if report.small else colour,
             )  # fmt: skip
-        mean = np.average([r.measures[measure].value for r in reports], weights=[r.n for r in reports])
+        mean = np.average([r.measures["mrr"].value for r in reports], weights=[r.n for r in reports])
         axes.axvline(mean, linestyle=":", color="0.4")
         axes.set_yticks(range(len(reports)), [f"{r.group.replace('_', ' ')} (n {r.n})" for r in reports], fontsize=8)
         axes.set_ylim(len(reports) - 0.5, -0.5)
         axes.set_title(name, loc="left", fontsize=9)
-    grid[-1, 0].set(xlabel=f"{label}, 95% interval")
+    grid[-1, 0].set(xlabel="MRR, 95% interval")
     return figure
 
 

@@ -10,22 +10,22 @@ from clasp_lib.plots.style import COLOURS, DASHES, drawing
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+_COLUMNS = 3
 
-def robustness_chart(
-    rows: Sequence[Mapping[str, Any]], measure: str = "mrr", direction: str = "speech_to_text", columns: int = 3
-) -> Figure:
-    """A panel for each disturbance, from clean to strong as given, a line and a 95% band for each system.
+
+def robustness_chart(rows: Sequence[Mapping[str, Any]]) -> Figure:
+    """MRR, speech to text: a panel for each disturbance, from clean to strong, a line and a 95% band for each system.
 
     Args:
         rows: of `clasp_lib.robustness.curve_rows`.
     """
     plt, _ = drawing()
-    rows = [row for row in rows if row["measure"] == measure and row["direction"] == direction]
+    rows = [row for row in rows if (row["measure"], row["direction"]) == ("mrr", "speech_to_text")]
     clean = {row["system"]: row for row in rows if row["strength"] is None}
     kinds = list(dict.fromkeys(row["disturbance"] for row in rows if row["strength"] is not None))
-    height = -(-len(kinds) // columns)
+    height = -(-len(kinds) // _COLUMNS)
     figure, grid = plt.subplots(
-        height, columns, figsize=(8, 2.3 * height + 0.5), layout="constrained", sharey=True, squeeze=False
+        height, _COLUMNS, figsize=(8, 2.3 * height + 0.5), layout="constrained", sharey=True, squeeze=False
     )
     for axes in grid.flat[len(kinds) :]:
         axes.remove()
@@ -49,16 +49,16 @@ def robustness_chart(
         axes.set_title(kind, fontsize=10)
         axes.set_xticks(range(len(ticks)), list(ticks.values()), fontsize=8)
     for axes in grid[:, 0]:
-        axes.set_ylabel({"mrr": "MRR", "hits_at_1": "HITS@1"}.get(measure, measure))
+        axes.set_ylabel("MRR")
     figure.legend(handles=list(handles.values()), loc="outside lower center", ncols=len(handles), fontsize=8)
     return figure
 
 
-def shift_chart(rows: Sequence[Mapping[str, Any]], label: str = "MRR without minus with it") -> Figure:
+def shift_chart(rows: Sequence[Mapping[str, Any]]) -> Figure:
     """What is lost on each kind of speech that was left out of the training, most first, with 95% intervals.
 
     Args:
-        rows: of `clasp_lib.shifts`, of one direction and one measure.
+        rows: of `clasp_lib.shifts`, of one direction, MRR.
     """
     plt, _ = drawing()
     rows = sorted(rows, key=lambda row: row["value"])
@@ -68,5 +68,5 @@ def shift_chart(rows: Sequence[Mapping[str, Any]], label: str = "MRR without min
         axes.errorbar(row["value"], height, xerr=error, fmt="o", capsize=4, color=COLOURS[0])
     axes.axvline(0, linestyle=":", color="0.4")
     axes.set_yticks(range(len(rows)), [row["left_out"].replace("_", " ") for row in rows])
-    axes.set(xlabel=f"{label}, 95% interval", ylim=(len(rows) - 0.5, -0.5))
+    axes.set(xlabel="MRR without minus with it, 95% interval", ylim=(len(rows) - 0.5, -0.5))
     return figure

@@ -25,7 +25,11 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
+from collections.abc import Sequence
 from pathlib import Path
+
+from clasp_lib.console import finish
 
 STAGES = {"ctc": 60.0, "search": 25.0, "picture": 10.0}
 """What `encoders` trains, in this order, and for how many minutes."""
@@ -37,8 +41,8 @@ HEADS = {
 """The fusions that ship, by the speech encoder that they stand on."""
 
 
-def main() -> None:
-    """Parse the command line and run one of the two recipes."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line: its exit code, as `clasp_lib.console` has them."""
     parser = argparse.ArgumentParser(
         prog="python -m clasp_lib.pretraining",
         description=__doc__,
@@ -72,10 +76,18 @@ def main() -> None:
     measure = commands.add_parser("measure", help="all that ships, on everything held out")
     measure.add_argument("--brown", type=Path, help="NLTK's brown.zip: its sentences by eSpeak NG and by flite")
     measure.add_argument("--recordings", action="append", default=[], metavar="NAME=FOLDER", help="human speech")
-    args = parser.parse_args()
-    {"encoders": _encoders, "install": _install, "heads": _heads, "ablate": _ablate, "measure": _measure}[args.recipe](
-        args
-    )
+    parser.set_defaults(run=_run, quiet=False, goes_on=False)
+    for resumable in (encoders, ablate):
+        resumable.set_defaults(goes_on=True)
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    line = ["python", "-m", "clasp_lib.pretraining", *given]
+    return finish(lambda: parser.parse_args(given), line, program=arguments is None)
+
+
+def _run(args: argparse.Namespace) -> int:
+    recipes = {"encoders": _encoders, "install": _install, "heads": _heads, "ablate": _ablate, "measure": _measure}
+    recipes[args.recipe](args)
+    return 0
 
 
 def _encoders(args: argparse.Namespace) -> None:
@@ -207,4 +219,4 @@ def _measure(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

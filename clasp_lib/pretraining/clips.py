@@ -9,7 +9,6 @@ import concurrent.futures
 import csv
 import gzip
 import json
-import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -22,8 +21,10 @@ from tqdm import tqdm
 from clasp_lib.audio import SAMPLING_RATE, load_audio
 from clasp_lib.corpus import Split, pocket_brown, split_by_text
 from clasp_lib.errors import DatasetError
+from clasp_lib.folders import replacing, write_whole
 from clasp_lib.pretraining.synthesizers import Festival, Person, Pico, draw_people
 from clasp_lib.synthesis import ESpeak, Mark, Utterance, Voice, draw_voices
+from clasp_lib.tables import read_csv
 
 SHARD = 1_000
 HELD_OUT, HELD_OUT_SPEAKERS = 500, 60
@@ -105,14 +106,14 @@ def gather(
     return train, held_out
 
 
-def read_sentences(path: Path, n: int, seed: int, min_words: int = 3, max_words: int = 18) -> list[str]:
-    """Draw `n` distinct sentences without digits from a gzipped table with a column `text`."""
+def read_sentences(path: Path, n: int, seed: int) -> list[str]:
+    """Draw `n` distinct sentences of 3 to 18 words, without digits, from a gzipped table with a column `text`."""
     with gzip.open(path, "rt", encoding="utf-8", newline="") as file:
         rows = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
         texts = {
             row["text"]: None
             for row in rows
-            if min_words <= len(row["text"].split()) <= max_words
+            if 3 <= len(row["text"].split()) <= 18
             and row["text"].isascii()
             and not re.search(r"\d|\b[A-Z]{2,}\b", row["text"])
         }
@@ -155,9 +156,15 @@ def open_clips(folder: Path, split: Split, n: int) -> Clips:
 
 def read_training_recordings(folder: Path, speakers_held_out: int = 0) -> tuple[Clips, Clips]:
     """Human recordings of a folder with `metadata.csv` (file, text, speaker): training clips, and those of the
-    `speakers_held_out` speakers with the fewest clips (at most half of the speakers)."""
-    with open(folder / "metadata.csv", encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
+    `speakers_held_out` speakers with the fewest clips (at most half of the speakers).
+
+    Raises:
+        DatasetError: no such table, or one without these columns. AudioError: a recording that cannot be read.
+    """
+    names, lines = read_csv(folder / "metadata.csv")
+    if missing := {"file", "text", "speaker"} - set(names):
+        raise DatasetError(f"{folder / 'metadata.csv'}: lacks the column {' and '.join(sorted(missing))}.")
+    rows = [row for _, row in lines]
     counts: dict[str, int] = {}
     for row in rows:
         counts[row["speaker"]] = counts.get(row["speaker"], 0) + 1
@@ -181,13 +188,11 @@ def _speak_shard(engine: str, stem: Path, texts: list[str], voices: Sequence[Any
     else:
         spoken = OTHER_ENGINES[engine]().utter_all(texts, voices)
     clips = [(np.clip(utterance.samples, -1, 1) * 32767).astype(np.int16) for utterance in spoken]
-    with open(f"{stem}.npy.tmp", "wb") as file:
+    with replacing(stem.with_suffix(".npy")) as file:
         np.save(file, np.concatenate(clips))
-    os.replace(f"{stem}.npy.tmp", stem.with_suffix(".npy"))
     index = {"texts": texts, "lengths": [len(c) for c in clips]}
     index |= {"phones": [u.phones for u in spoken], "words": [u.words for u in spoken]}
-    Path(f"{stem}.json.tmp").write_text(json.dumps(index), encoding="utf-8")
-    os.replace(f"{stem}.json.tmp", stem.with_suffix(".json"))  # last: its presence says that the shard is whole
+    write_whole(stem.with_suffix(".json"), json.dumps(index).encode())  # last: where it is, the shard is whole
 
 
 def _is_of(stem: Path, texts: list[str]) -> bool:

@@ -6,7 +6,6 @@ encoders were pretrained on.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +15,7 @@ import torch
 from tqdm import tqdm
 
 from clasp_lib.features import Features, concatenate_features, extract_features
+from clasp_lib.folders import write_whole
 from clasp_lib.fusion import build_fusion
 from clasp_lib.losses import ContrastiveLoss
 from clasp_lib.model import CLASP
@@ -54,11 +54,10 @@ def train_heads(
 
 def halve(file: Path) -> None:
     """Store matrices in half precision; vectors, batch norm's statistics among them, keep all their digits."""
-    from safetensors.torch import load_file, save_file
+    from safetensors.torch import load_file, save
 
     tensors = {name: t.half() if t.ndim > 1 and t.is_floating_point() else t for name, t in load_file(file).items()}
-    save_file(tensors, f"{file}.tmp", metadata={"format": "pt"})
-    os.replace(f"{file}.tmp", file)
+    write_whole(file, save(tensors, {"format": "pt"}))
 
 
 def features_of_clips(clips: Clips, profile: Profile, known: Features | None = None, chunk: int = 1024) -> Features:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import concurrent.futures
 import itertools
 import json
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ import torch
 from torch import nn
 
 from clasp_lib.audio import SAMPLING_RATE
+from clasp_lib.folders import write_whole
 from clasp_lib.pretraining.augmentation import SHARES, augment
 from clasp_lib.pretraining.clips import Clips
 from clasp_lib.run_state import load_optimizer, load_state, named, optimizer_tensors, part, save_state
@@ -70,6 +70,18 @@ class Batch(NamedTuple):
     stretch: list[float]
 
 
+class Finished(NamedTuple):
+    """A run that has come to its end.
+
+    Attributes:
+        progress: elapsed seconds, step, epoch, and clips seen, of all runs in its folder.
+        measured: what its weights reach at the end.
+    """
+
+    progress: dict[str, float]
+    measured: dict[str, float]
+
+
 def run(
     learner: nn.Module,
     losses: Callable[[np.ndarray, Batch], dict[str, torch.Tensor]],
@@ -78,13 +90,12 @@ def run(
     folder: Path,
     name: str,
     settings: LoopSettings,
-) -> dict[str, float]:
-    """Train until the minutes are spent; return the progress (elapsed seconds, step, epoch, clips seen).
+) -> Finished:
+    """Train until the minutes are spent.
 
     `losses` takes the numbers of the clips and the batch made of them, and gives the terms whose weighted sum is the
-    loss.
-    `folder/name.state.safetensors` is saved every two minutes: a stopped run goes on from there, with a fresh order
-    of the clips. `folder/name.jsonl` is the record of the steps that led to it: losses every 100 steps, and what
+    loss. `folder/name.state.safetensors` is saved every two minutes: a stopped run goes on from there, with a fresh
+    order of the clips. `folder/name.jsonl` is the record of the steps that led to it: losses every 100 steps, and what
     `measure` returns.
     """
     device = next(learner.parameters()).device
@@ -98,6 +109,7 @@ def run(
     rng = np.random.default_rng([settings.seed, int(progress["step"])])
     budget, saved, measured = settings.minutes * 60, progress["elapsed"], progress["elapsed"]
     running: list[dict[str, float]] = []
+    reached: dict[str, float] | None = None
 
     def write(line: dict[str, float]) -> None:
         line = {"step": int(progress["step"]), "minutes": round(progress["elapsed"] / 60, 2), **line}
@@ -127,23 +139,22 @@ def run(
                 running.clear()
             over = progress["elapsed"] >= budget
             if over or progress["elapsed"] - measured > settings.measure_every * 60:
-                measured = progress["elapsed"]
-                write({"clips": int(progress["seen"]), **measure()})
+                measured, reached = progress["elapsed"], measure()
+                write({"clips": int(progress["seen"]), **reached})
             if over or progress["elapsed"] - saved > 120:
                 saved = progress["elapsed"]
                 save_progress(state, learner, optimizer, progress)
             if over:
                 break
             began = time.monotonic()
-    return progress
+    return Finished(progress, measure() if reached is None else reached)  # None: no minutes were left to spend
 
 
 def _forget_lines(file: Path, step: float) -> None:
     """Leave out of a record what was written after a step, since these steps will be made again."""
     if file.exists():
         kept = [line for line in file.read_text("utf-8").splitlines() if json.loads(line)["step"] <= step]
-        Path(f"{file}.tmp").write_text("".join(line + "\n" for line in kept), encoding="utf-8")
-        os.replace(f"{file}.tmp", file)
+        write_whole(file, "".join(line + "\n" for line in kept).encode())
 
 
 def _prepared(clips: Clips, settings: LoopSettings, rng: np.random.Generator) -> Iterator[tuple[np.ndarray, Batch]]:

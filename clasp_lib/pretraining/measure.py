@@ -18,14 +18,14 @@ import torch
 
 from clasp_lib.audio import load_audio
 from clasp_lib.corpus import brown, normalise_text
-from clasp_lib.evaluation import compare, evaluate_both_directions
+from clasp_lib.evaluation import compare, evaluate_both_directions, first_rows
+from clasp_lib.folders import write_whole
 from clasp_lib.metrics import Interval
 from clasp_lib.model import CLASP
 from clasp_lib.profiles import Profile
-from clasp_lib.provenance import provenance, write_record  # noqa: F401
 from clasp_lib.speech_brown import read_recordings
 from clasp_lib.synthesis import ESpeak, Flite, Synthesizer, Voice, draw_voices
-from clasp_lib.transcription import Transcriber, error_rates, spelled
+from clasp_lib.transcription import NOTHING_HEARD, Transcriber, error_rates, spelled
 
 TRANSCRIPT = "transcript"
 """The name of the transcript pipeline among the systems."""
@@ -54,14 +54,14 @@ def recordings(folder: Path) -> HeldOut:
     return HeldOut([load_audio(item) for item in dataset["audio"]], list(dataset["text"]), list(dataset["sentence_id"]))
 
 
-def brown_sentences(path: Path, n: int, seed: int = 0) -> list[str]:
+def brown_sentences(path: Path, n: int) -> list[str]:
     """Draw `n` distinct sentences of 5 to 25 words from NLTK's `brown.zip`, of letters and plain punctuation only."""
     texts: dict[str, str] = {}
     for sentence in brown(path):
         plain = sentence.text.replace("``", '"').replace("''", '"').replace(" ,", ",").replace(" ;", ";")
         if 5 <= len(plain.split()) <= 25 and plain.isascii() and not any(ch in "0123456789$%&*/+=" for ch in plain):
             texts.setdefault(normalise_text(plain), plain)
-    drawn = np.random.default_rng(seed).permutation(len(texts))[:n]
+    drawn = np.random.default_rng(0).permutation(len(texts))[:n]
     pool = list(texts.values())
     return [pool[i] for i in drawn]
 
@@ -91,11 +91,9 @@ def measure(models: Mapping[str, CLASP], transcriber: Transcriber, test: HeldOut
     text_encoder = next(iter(models.values())).text_encoder
     texts = text_encoder.encode(test.texts, 64)
     transcripts = transcriber.transcribe(test.waves, 32)
-    # What was not understood at all still needs a vector: that of a full stop.
-    vectors = {TRANSCRIPT: text_encoder.encode([text or "." for text in transcripts], 64)}
+    vectors = {TRANSCRIPT: text_encoder.encode([text or NOTHING_HEARD for text in transcripts], 64)}
     vectors |= _vectors(models, test.waves)
-    first = {sentence: i for i, sentence in reversed(list(enumerate(test.ids)))}
-    rows = sorted(first.values())
+    rows = list(first_rows(test.ids).values())
     return {
         "clips": len(test.waves),
         "seconds": round(sum(map(len, test.waves)) / transcriber.sampling_rate, 1),
@@ -178,7 +176,7 @@ def update_card(card: Path, record: Mapping[str, Any]) -> None:
         f"HITS@1, speech to text, with 95% intervals; every text of the test is a candidate ({pool}).\n\n"
         f"{_markdown(table(record))}\n\nThe goals that the project set itself:\n\n{_markdown(shortfalls(record))}"
     )
-    card.write_text(f"{before}{begin}\n{text}\n{end}{after}", encoding="utf-8")
+    write_whole(card, f"{before}{begin}\n{text}\n{end}{after}".encode())
 
 
 def _markdown(rows: Sequence[Mapping[str, str]]) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import collections
 import json
-import os
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,8 +17,11 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from clasp_lib.encoders.checkpoints import chosen_device
 from clasp_lib.encoders.spectrogram import picture
+from clasp_lib.folders import replacing
 from clasp_lib.pretraining.clips import Clips
+from clasp_lib.provenance import write_record
 from clasp_lib.transcription import spelled
 
 
@@ -43,7 +45,7 @@ def pretrain_picture(train: Clips, held_out: dict[str, Clips], folder: Path, rec
 
     torch.manual_seed(recipe.seed)
     rng = np.random.default_rng(recipe.seed)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = chosen_device(None)
     counts = collections.Counter(word for text in train.texts for word in set(spelled(text).split()))
     words = [word for word, _ in counts.most_common(recipe.words)]
     normal = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5), "input_size": (3, *recipe.size)}
@@ -71,13 +73,13 @@ def pretrain_picture(train: Clips, held_out: dict[str, Clips], folder: Path, rec
             if step % 50 == 0:
                 line = {"step": step, "minutes": round(elapsed / 60, 2), "loss": round(loss.item(), 5)}
                 print(json.dumps(line), flush=True)
-                with open(log_file, "a") as log:
+                with open(log_file, "a", encoding="utf-8") as log:
                     log.write(json.dumps(line) + "\n")
             if elapsed >= budget:
                 break
     report = {"recipe": asdict(recipe), "parameters": sum(p.numel() for p in model.parameters()), "steps": step}
     report["average_precision"] = {name: _precision(model, clips, words, recipe) for name, clips in held_out.items()}
-    (folder / "picture.json").write_text(json.dumps(report, indent=1) + "\n")
+    write_record(folder / "picture.json", report)
     print(json.dumps(report), flush=True)
     model.cpu().to(memory_format=torch.contiguous_format).eval()  # safetensors takes no other order
     save_for_hf(
@@ -89,12 +91,11 @@ def pretrain_picture(train: Clips, held_out: dict[str, Clips], folder: Path, rec
 def _draw(clips: Clips, file: Path, size: tuple[int, int]) -> np.ndarray:
     """All pictures as uint8 (clips, height, width), memory-mapped; drawn once."""
     if not file.exists():
-        unfinished = file.with_suffix(".tmp")
-        pictures = np.lib.format.open_memmap(unfinished, "w+", np.uint8, (len(clips), *size))
-        for i, samples in enumerate(clips.samples):
-            pictures[i] = _grey(samples, size)
-        pictures.flush()
-        os.replace(unfinished, file)
+        about = {"descr": "|u1", "fortran_order": False, "shape": (len(clips), *size)}
+        with replacing(file) as opened:
+            np.lib.format.write_array_header_1_0(opened, about)
+            for samples in clips.samples:
+                opened.write(_grey(samples, size).tobytes())
     return np.load(file, mmap_mode="r")
 
 

@@ -10,8 +10,6 @@ wherever it is used.
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,9 +21,12 @@ from torch import nn
 
 from clasp_lib.audio import SAMPLING_RATE
 from clasp_lib.encoders import TextEncoder
+from clasp_lib.encoders.checkpoints import chosen_device
+from clasp_lib.folders import replacing
 from clasp_lib.pretraining.clips import Clips
 from clasp_lib.pretraining.loop import Batch, LoopSettings, batches, collate, run
 from clasp_lib.pretraining.speech import ctc, mean_over_frames
+from clasp_lib.provenance import write_record
 from clasp_lib.transcription import spelled
 
 _CARD = """---
@@ -111,7 +112,7 @@ def pretrain_sentence(
     from transformers import AutoTokenizer
 
     torch.manual_seed(recipe.loop.seed)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = chosen_device(None)
     learner = SentenceLearner(encoder, train_texts.shape[1]).to(device)
     if recipe.loop.compiled:
         learner.hubert.encoder.compile(dynamic=True)
@@ -120,7 +121,7 @@ def pretrain_sentence(
     first = {n: i for i, n in reversed(list(enumerate(labels.tolist())))}
     pool = torch.from_numpy(train_texts[[first[n] for n in range(len(known))]]).to(device)  # (texts, width)
 
-    tokenizer = AutoTokenizer.from_pretrained(encoder)
+    tokenizer = AutoTokenizer.from_pretrained(encoder, trust_remote_code=False)
     pieces = [torch.tensor(tokenizer.encode(spelled(text))) for text in train.texts]
     if not (folder / "search.state.safetensors").exists():
         some = np.linspace(0, len(train) - 1, min(STRAIGHT, len(train))).astype(int)
@@ -143,16 +144,16 @@ def pretrain_sentence(
             found |= {f"{name}_hits_at_1": (rank == 1).double().mean(), f"{name}_mrr": (1 / rank).mean()}
         return {name: round(value.item(), 4) for name, value in found.items()}
 
-    progress = run(learner, losses, measure, train, folder, "search", recipe.loop)
+    progress, measured = run(learner, losses, measure, train, folder, "search", recipe.loop)
     report = {
         "recipe": asdict(recipe),
         "train_clips": len(train),
         "train_hours": round(train.hours, 2),
         "clips_seen": int(progress["seen"]),
         "held_out_clips": {name: len(clips) for name, (clips, _) in held_out.items()},
-        "retrieval": measure(),
+        "retrieval": measured,
     }
-    (folder / "search.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    write_record(folder / "search.json", report)
     return export(learner, folder / "search")
 
 
@@ -161,10 +162,9 @@ def text_vectors(encoder: TextEncoder, texts: list[str], folder: Path) -> np.nda
     digest = hashlib.sha256("\n".join([encoder.digest, *texts]).encode()).hexdigest()[:16]
     file = folder / f"texts-{digest}.npy"
     if not file.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        with open(f"{file}.tmp", "wb") as unfinished:
-            np.save(unfinished, encoder.encode(texts, 64, show_progress_bar=True))
-        os.replace(f"{file}.tmp", file)
+        vectors = encoder.encode(texts, 64, show_progress_bar=True)
+        with replacing(file) as opened:
+            np.save(opened, vectors)
     return np.load(file)
 
 

@@ -14,7 +14,6 @@ rate twice, to 25 frames a second. That makes it about ten times cheaper than Hu
 from __future__ import annotations
 
 import collections
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,8 +24,10 @@ import torch
 from torch import nn
 
 from clasp_lib.audio import SAMPLING_RATE
+from clasp_lib.encoders.checkpoints import chosen_device
 from clasp_lib.pretraining.clips import Clips
 from clasp_lib.pretraining.loop import Batch, LoopSettings, batches, collate, run
+from clasp_lib.provenance import write_record
 from clasp_lib.synthesis import Mark
 from clasp_lib.transcription import count_errors, greedy, spelled
 
@@ -235,7 +236,7 @@ def pretrain_speech(
 
     torch.manual_seed(recipe.loop.seed)
     if start and (start / "tokenizer.json").exists():
-        pieces = AutoTokenizer.from_pretrained(start)
+        pieces = AutoTokenizer.from_pretrained(start, trust_remote_code=False)
         for option in ("is_local", "local_files_only"):  # how it was loaded is no property of it
             pieces.init_kwargs.pop(option, None)
     else:
@@ -244,7 +245,7 @@ def pretrain_speech(
     learner = SpeechLearner(recipe, len(targets.symbols))
     if start:
         _load(learner, start)
-    learner.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    learner.to(chosen_device(None))
     if recipe.loop.compiled:
         learner.hubert.encoder.compile(dynamic=True)
     rng = np.random.default_rng(recipe.loop.seed)
@@ -278,7 +279,7 @@ def pretrain_speech(
                 rates[f"{name}_{unit}_error_rate"] = round(float(rate), 4)
         return rates
 
-    progress = run(learner, losses, measure, train, folder, "ctc", recipe.loop)
+    progress, measured = run(learner, losses, measure, train, folder, "ctc", recipe.loop)
     report = {
         "recipe": asdict(recipe),
         "parameters": sum(p.numel() for p in learner.hubert.parameters()),
@@ -286,9 +287,9 @@ def pretrain_speech(
         "train_hours": round(train.hours, 2),
         "clips_seen": int(progress["seen"]),
         "held_out_clips": {name: len(clips) for name, clips in held_out.items()},
-        "error_rates": measure(),
+        "error_rates": measured,
     }
-    (folder / "ctc.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    write_record(folder / "ctc.json", report)
     return export(learner, pieces, folder / "ctc")
 
 
@@ -350,7 +351,7 @@ def _load(learner: SpeechLearner, folder: Path) -> None:
     """Weights of an encoder that `export` wrote, or of a HuBERT of the same shape without a head."""
     from transformers import AutoConfig, HubertForCTC, HubertModel
 
-    if "HubertForCTC" in (AutoConfig.from_pretrained(folder).architectures or []):
+    if "HubertForCTC" in (AutoConfig.from_pretrained(folder, trust_remote_code=False).architectures or []):
         stored = HubertForCTC.from_pretrained(folder, dtype=torch.float32)
         learner.piece_head.load_state_dict(stored.lm_head.state_dict())
         learner.hubert.load_state_dict(stored.hubert.state_dict())

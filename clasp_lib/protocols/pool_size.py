@@ -11,6 +11,7 @@ from clasp_lib.errors import ClaspError
 from clasp_lib.metrics import Ranking
 from clasp_lib.protocols.pools import POOL_MEASURES, PoolReport, check_pools
 from clasp_lib.significance import Interval, bootstrap_groups
+from clasp_lib.significance.resampling import number_groups
 
 MAX_EXTRAPOLATION = 4
 """How many times the measured pool `extrapolate` may go. In the worlds of its slow test, whose truth is known, 94 to 99
@@ -194,10 +195,7 @@ def _parabola(pools: Sequence[int], logs: np.ndarray, at: int) -> np.ndarray:
 
 def _resampled(values: np.ndarray, groups: Sequence[Hashable], resamples: int, seed: int) -> np.ndarray:
     """Means over queries of each row of (k, queries), then those of resamples of whole groups: (1 + resamples, k)."""
-    numbers = {group: n for n, group in enumerate(dict.fromkeys(groups))}
-    if len(groups) != values.shape[1]:
-        raise ClaspError(f"groups: are {len(groups)}, but there are {values.shape[1]} queries; give one for each.")
-    codes = np.array([numbers[group] for group in groups])  # (queries,)
+    codes = number_groups(groups, values.shape[1])  # (queries,)
     sizes = np.bincount(codes)  # (groups,)
     sums = np.stack([np.bincount(codes, weights=row) for row in values], 1)  # (groups, k)
     rng = np.random.default_rng(seed)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import re
 from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
@@ -12,8 +11,9 @@ import soundfile
 from tqdm import tqdm
 
 from clasp_lib.audio import SAMPLING_RATE, encode_audio, load_audio
-from clasp_lib.errors import ClaspError, DatasetError, TextError
-from clasp_lib.speech_brown import OnError, Skipped, dataset_of
+from clasp_lib.encoders.checkpoints import is_hub_id
+from clasp_lib.errors import ClaspError, DatasetError, OnError, Skipped, TextError
+from clasp_lib.speech_brown import dataset_of
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -43,7 +43,7 @@ def find_file(source: str | Path, name: str, revision: str | None = None) -> Pat
     """
     if Path(source).is_dir():
         return file if (file := Path(source) / name).is_file() else None
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", str(source)):
+    if not is_hub_id(str(source)):
         raise DatasetError(f"{source}: is neither a folder nor an id on the hub, which looks like 'owner/name'.")
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from clasp_lib.corpus import clean_as_reference, normalise_text
-from clasp_lib.errors import AudioError, DatasetError
+from clasp_lib.errors import AudioError, DatasetError, OnError
 from clasp_lib.published_corpora.clips import Clip, collect
-from clasp_lib.speech_brown import Build, OnError
+from clasp_lib.speech_brown import Build
 
 TABLES = {"train": "train", "dev": "validation", "test": "test", "validated": "validated"}
 """The tables of a release that hold checked clips, and what their splits are called here."""

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from clasp_lib.corpus import SPLITS, Split
-from clasp_lib.errors import DatasetError
+from clasp_lib.errors import DatasetError, OnError
 from clasp_lib.published_corpora.clips import AudioFormat, Clip, check_format, collect, find_file
-from clasp_lib.speech_brown import Build, OnError
+from clasp_lib.speech_brown import Build
 
 HUB_ID = "google/fleurs"
 BRANCH = "refs/convert/parquet"

@@ -11,9 +11,8 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, NamedTuple
 
 from clasp_lib.corpus import Sentence, Split, normalise_text
-from clasp_lib.errors import AudioError, DatasetError
+from clasp_lib.errors import AudioError, DatasetError, OnError, Skipped
 from clasp_lib.published_corpora.clips import AudioFormat, Clip, check_format, collect, find_file
-from clasp_lib.speech_brown import OnError, Skipped
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
@@ -115,6 +114,10 @@ def deal_clips(clips: Dataset, splits: Mapping[Split, Sequence[Sentence]]) -> Da
     return DatasetDict({split: clips.select(rows[split]) for split in splits})
 
 
+_MOST_BYTES = 100_000_000
+"""That a clip may unpack to; a minute of sound is a few megabytes."""
+
+
 class _Entry(NamedTuple):
     id: str
     text: str
@@ -141,7 +144,7 @@ def _metadata(source: str | Path) -> dict[int, list[_Entry]]:
                 )
                 for entry in entries
             ]
-    except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
+    except (OSError, AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise DatasetError(
             f"{here}: is not the metadata of Speech Brown ({type(error).__name__}: {error}). Download both files again."
         ) from error
@@ -190,6 +193,11 @@ def _unzip(archive: zipfile.ZipFile, names: Sequence[str]) -> bytes:
     if len(names) > 1:
         raise DatasetError(f"{archive.filename}: holds {' and '.join(names)}, where the metadata names one file.")
     try:
+        if (size := archive.getinfo(names[0]).file_size) > _MOST_BYTES:
+            raise AudioError(
+                f"{archive.filename}: {names[0]} would unpack to {size / 1e6:,.0f} MB, and a clip has "
+                f"{_MOST_BYTES / 1e6:,.0f} MB at most. Download the zip again."
+            )
         return archive.read(names[0])
     except KeyError as error:
         raise DatasetError(f"{archive.filename}: holds no {names[0]}, which the metadata names.") from error

@@ -12,13 +12,13 @@ the texts and clips of the test split, whose sentences and voices are not in the
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from clasp_lib.features import extract_features
+from clasp_lib.folders import replacing
 from clasp_lib.model import CLASP
 from clasp_lib.profiles import Profile
 from clasp_lib.training import fuse
@@ -65,13 +65,11 @@ def mixtures(base: np.ndarray, block: int, seed: int = 0, rows: int = BLOCK) -> 
 def write_mixtures(file: Path, base: np.ndarray, rows: int, seed: int = 0) -> np.ndarray:
     """Made vectors (rows, d) in a .npy file, mapped to memory; read if they are there."""
     if not file.is_file():
-        unfinished = file.with_name(f"{file.name}.{os.getpid()}.tmp")
-        shape = (rows, base.shape[1])
-        stored = np.lib.format.open_memmap(unfinished, mode="w+", dtype=np.float32, shape=shape)
-        for start in range(0, rows, BLOCK):
-            stored[start : start + BLOCK] = mixtures(base, start // BLOCK, seed, min(BLOCK, rows - start))
-        stored.flush()
-        os.replace(unfinished, file)
+        about = {"descr": "<f4", "fortran_order": False, "shape": (rows, base.shape[1])}
+        with replacing(file) as opened:
+            np.lib.format.write_array_header_1_0(opened, about)
+            for start in range(0, rows, BLOCK):
+                opened.write(mixtures(base, start // BLOCK, seed, min(BLOCK, rows - start)).tobytes())
     return np.load(file, mmap_mode="r")
 
 

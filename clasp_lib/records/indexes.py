@@ -19,10 +19,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from clasp_lib.folders import write_whole
+from clasp_lib.errors import ClaspError
+from clasp_lib.folders import replacing
 from clasp_lib.index.approximate import Approximate
 from clasp_lib.index.nearest import Exact
 from clasp_lib.profiles import Profile, get_profile
+from clasp_lib.provenance import write_record
 from clasp_lib.records.index_vectors import Base, base_vectors, mixtures, shape_of, write_mixtures
 
 SIZES = (1_000, 10_000, 100_000, 1_000_000)
@@ -275,9 +277,8 @@ def _base(profile: Profile, folder: Path) -> Base:
         with np.load(file) as stored:
             return Base(*(stored[name] for name in Base._fields))
     base = base_vectors(profile)
-    unfinished = folder / "base.tmp.npz"
-    np.savez(unfinished, **base._asdict())
-    unfinished.rename(file)
+    with replacing(file) as opened:
+        np.savez(opened, **base._asdict())
     return base
 
 
@@ -289,17 +290,13 @@ def _in_process(part: Part, folder: Path, rows: int) -> None:
     if process.is_alive():
         process.kill()
         process.join()
-        _write(folder / part.file, {"stopped_after_s": LIMIT_S})
+        write_record(folder / part.file, {"stopped_after_s": LIMIT_S})
     elif not (folder / part.file).is_file():
-        raise RuntimeError(f"{part.name}, {part.rows} rows: failed; see above")
+        raise ClaspError(f"{part.name}, {part.rows} rows: failed; see above.")
 
 
 def _run_and_write(part: Part, folder: Path, rows: int) -> None:
-    _write(folder / part.file, run_part(part, folder, rows))
-
-
-def _write(file: Path, result: Mapping[str, Any]) -> None:
-    write_whole(file, (json.dumps(result, indent=1) + "\n").encode())
+    write_record(folder / part.file, run_part(part, folder, rows))
 
 
 def of(record: Mapping[str, Any], part: str) -> dict[int, dict[str, Any]]:

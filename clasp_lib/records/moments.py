@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from clasp_lib.audio import SAMPLING_RATE, load_audio
 from clasp_lib.localization import Cutting, best_moments, length_cost, speaking_time
-from clasp_lib.localization.transcript import UNHEARD, add_transcripts
+from clasp_lib.localization.transcript import add_transcripts
 from clasp_lib.localization.windows import cut
 from clasp_lib.model import CLASP
 from clasp_lib.moments import (
@@ -29,9 +29,10 @@ from clasp_lib.moments import (
 )
 from clasp_lib.pretraining.measure import pocket_brown_test
 from clasp_lib.profiles import Profile
+from clasp_lib.records import six_digits
 from clasp_lib.significance import bootstrap_groups, compare_family
 from clasp_lib.text_normalisation import normalise
-from clasp_lib.transcription import Transcriber
+from clasp_lib.transcription import NOTHING_HEARD, Transcriber
 
 MODELS = ("pocket-search-linear", "pocket-linear", "pocket-concatenation")
 """The first is the one that is meant for search; the encoders of the others never saw the space of sentences."""
@@ -133,7 +134,7 @@ class Ear:
 
     def texts(self, texts: Sequence[str]) -> np.ndarray:
         """Unit vectors (n, d) of texts, which are the same for all models."""
-        return self.models[0].encode_text([text or UNHEARD for text in texts], show_progress_bar=False)
+        return self.models[0].encode_text([text or NOTHING_HEARD for text in texts], show_progress_bar=False)
 
 
 def human_recordings(folders: Mapping[str, Path]) -> list[tuple[str, Joined, str]]:
@@ -214,7 +215,7 @@ def result_rows(of: Mapping[str, Any], systems: Mapping[str, list[Judged]], seed
         values = {key: np.array([getattr(one, key) for one in found]) for key in _MEASURES}
         intervals = bootstrap_groups(values, seed=seed)
         measures = {
-            key: {end: _short(v) for end, v in interval._asdict().items()} for key, interval in intervals.items()
+            key: {end: six_digits(v) for end, v in interval._asdict().items()} for key, interval in intervals.items()
         }
         rows.append({**of, "system": name, "n": len(found), **measures})
     return rows
@@ -225,8 +226,8 @@ def comparison_rows(of: Mapping[str, Any], systems: Mapping[str, list[Judged]], 
     values = {name: np.array([one.recall_at_1 for one in found]) for name, found in systems.items() if name != CHANCE}
     compared = compare_family(values, measure="recall_at_1", against=MODELS[0], seed=seed)
     return [
-        {**of, "first": first, "second": second, "n": c.n, "p_holm": _short(c.p_holm)}
-        | {end: _short(value) for end, value in c.difference._asdict().items()}
+        {**of, "first": first, "second": second, "n": c.n, "p_holm": six_digits(c.p_holm)}
+        | {end: six_digits(value) for end, value in c.difference._asdict().items()}
         for (first, second), c in compared.items()
     ]
 
@@ -241,10 +242,10 @@ def about_windows(joined: Sequence[Joined], heard: Sequence[Heard]) -> dict[str,
     ]
     return {
         "recordings_made": len(joined),
-        "seconds": _short(seconds),
-        "windows_per_minute": _short(60 * sum(len(windows.start_s) for windows in heard) / seconds),
-        "seconds_encoded_per_second": _short(sum((w.end_s - w.start_s).sum() for w in heard) / seconds),
-        "reachable": _short(float(np.mean(reachable))),
+        "seconds": six_digits(seconds),
+        "windows_per_minute": six_digits(60 * sum(len(windows.start_s) for windows in heard) / seconds),
+        "seconds_encoded_per_second": six_digits(sum((w.end_s - w.start_s).sum() for w in heard) / seconds),
+        "reachable": six_digits(float(np.mean(reachable))),
     }
 
 
@@ -252,12 +253,8 @@ def first_moments(ear: Ear, one: Joined, windows: Heard) -> list[list[float]]:
     """Start, end and score of each query's best moment by the first model."""
     scores = ear.texts([segment.text for segment in one.segments]) @ windows.vectors[MODELS[0]].T
     best = [best_moments(windows.start_s, windows.end_s, row, 1)[0] for row in scores]
-    return [[_short(value) for value in moment] for moment in best]
+    return [[six_digits(value) for value in moment] for moment in best]
 
 
 def _add(systems: dict[str, list[Judged]], name: str, found: list[Judged]) -> None:
     systems.setdefault(name, []).extend(found)
-
-
-def _short(value: float) -> float:
-    return float(f"{value:.6g}")

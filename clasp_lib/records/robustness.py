@@ -19,9 +19,10 @@ from clasp_lib.losses import build_loss
 from clasp_lib.model import CLASP
 from clasp_lib.pretraining.measure import TRANSCRIPT, HeldOut, pocket_brown_test
 from clasp_lib.profiles import Profile
+from clasp_lib.records import six_digits
 from clasp_lib.robustness import Heard, Row, System, compare_rows, curve_rows, hear
 from clasp_lib.training import TrainingSettings, train_fusion
-from clasp_lib.transcription import Transcriber
+from clasp_lib.transcription import NOTHING_HEARD, Transcriber
 
 STRENGTHS: dict[str, tuple[float, ...]] = {
     "white noise": (20, 10, 0),
@@ -129,7 +130,7 @@ def systems(
 
     def transcript(waves: list[np.ndarray]) -> np.ndarray:
         texts = transcriber.read(hidden(waves))
-        return clasp.text_encoder.encode([text or "." for text in texts])  # what nobody understood needs a vector, too
+        return clasp.text_encoder.encode([text or NOTHING_HEARD for text in texts])
 
     found: dict[str, System] = {BOTH: fused(clasp.fusion), SPEECH_ONLY: fused(speech_only.fusion)}
     versions = {BOTH: clasp.fingerprint, SPEECH_ONLY: speech_only.fingerprint}
@@ -192,5 +193,4 @@ def picture_only(profile: Profile, folder: Path | None = None) -> tuple[Fusion, 
 
 def _short(row: Row, shared: Sequence[str]) -> Row:
     """A row without what all have in common, its numbers with six digits."""
-    kept = {name: value for name, value in row.items() if name not in shared}
-    return {name: float(f"{value:.6g}") if isinstance(value, float) else value for name, value in kept.items()}
+    return {name: six_digits(value) for name, value in row.items() if name not in shared}

@@ -14,6 +14,7 @@ from clasp_lib.features import Features, extract_features
 from clasp_lib.fusion import build_fusion
 from clasp_lib.losses import build_loss
 from clasp_lib.profiles import Profile
+from clasp_lib.records import six_digits
 from clasp_lib.robustness import Row
 from clasp_lib.shifts import domain_shift, length_shift
 from clasp_lib.significance import bootstrap_groups, sign_flip_test
@@ -78,4 +79,4 @@ def over_categories(rows: Sequence[Row], seed: int = 0) -> list[Row]:
 
 def _short(rows: Sequence[Row]) -> list[Row]:
     """Rows with six digits."""
-    return [{k: float(f"{v:.6g}") if isinstance(v, float) else v for k, v in row.items()} for row in rows]
+    return [{name: six_digits(value) for name, value in row.items()} for row in rows]

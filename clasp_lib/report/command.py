@@ -5,9 +5,17 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from clasp_lib.console import add_output_options, check_device, no_loading_bars, print_json, remark
+from clasp_lib.console import (
+    add_model_options,
+    add_output_options,
+    check_device,
+    load_model,
+    no_loading_bars,
+    print_json,
+    remark,
+)
 from clasp_lib.metrics import TIES
-from clasp_lib.model import CLASP, SHIPPED
+from clasp_lib.model import SHIPPED
 from clasp_lib.report.charts import require_matplotlib
 from clasp_lib.report.files import check_output, write_report
 from clasp_lib.report.measure import EXAMPLES, evaluate_folder
@@ -21,11 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What `run` takes."""
     table = "holds recordings and metadata.csv with the columns file and text, perhaps category, language and speaker"
     parser.add_argument("folder", type=Path, help=table)
-    shipped = "'pocket', a folder, or a hub id (default %(default)s)"
-    parser.add_argument("--model", default="pocket", help=shipped)
     output = "a folder, new or of an older report, which is replaced (default %(default)s)"
     parser.add_argument("--output", type=Path, default=Path("report"), help=output)
-    parser.add_argument("--device", help="where the model runs (default: the GPU where there is one)")
     unread = "what to do with a recording that cannot be read: stop (default), or list it in the report"
     parser.add_argument("--on-error", choices=("raise", "skip"), default="raise", help=unread)
     learnt = (
@@ -43,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ties", choices=TIES, default="expected", help=ties)
     parser.add_argument("--method", choices=METHODS, default="bca", help="of the intervals (default %(default)s)")
     parser.add_argument("--resamples", type=int, default=1_000, help="of the bootstrap (default %(default)s)")
+    add_model_options(parser, "pocket")
     add_output_options(parser, "the report, as report.json holds it")
 
 
@@ -53,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
     check_device(args.device)
     with no_loading_bars():
         recogniser = load_recogniser(args.recogniser, device=args.device) if args.recogniser else None
-        model = CLASP.from_pretrained(args.model, device=args.device)
+    model = load_model(args.model, args.device)
     report = evaluate_folder(
         model,
         args.folder,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from clasp_lib.errors import ClaspError, DatasetError
 from clasp_lib.protocols import refuse_leaks
 from clasp_lib.speech_brown import load_dataset
+from clasp_lib.tables import read_csv
 
 
 def check_leaks(train: Sequence[str | Path], test: Path, allow: bool | Sequence[str]) -> dict[str, Any] | None:
@@ -51,13 +51,9 @@ def _training_table(folder: Path) -> list[dict[str, Any]]:
 
 
 def read_table(folder: Path) -> list[dict[str, str]]:
-    """The rows of `metadata.csv`, not looked at closely: `read_recordings` does that."""
+    """The rows of `metadata.csv`, whose cells are not looked at: `read_recordings` does that."""
     file = folder / "metadata.csv"
-    try:
-        with open(file, encoding="utf-8-sig", newline="") as opened:
-            rows = list(csv.DictReader(opened))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DatasetError(f"{file}: cannot be read as a UTF-8 table ({error}).") from error
-    if any(row.get(name) is None for row in rows for name in ("file", "text")):
-        raise DatasetError(f"{file}: must have the columns file and text, filled in each row.")
-    return rows
+    names, rows = read_csv(file)
+    if not {"file", "text"} <= set(names):
+        raise DatasetError(f"{file}: must have the columns file and text; it has {', '.join(names) or 'none'}.")
+    return [row for _, row in rows]

@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from clasp_lib.audio import load_audio
-from clasp_lib.errors import ClaspError, DatasetError
+from clasp_lib.errors import ClaspError, DatasetError, OnError
 from clasp_lib.evaluation import RetrievalReport, evaluate_both_directions, evaluate_retrieval, first_rows
 from clasp_lib.metrics import Ranking, bootstrap, rank_queries
 from clasp_lib.model import CLASP
@@ -30,7 +30,7 @@ from clasp_lib.protocols import (
 from clasp_lib.protocols.pools import POOLS
 from clasp_lib.provenance import provenance
 from clasp_lib.report.leaks import check_leaks, read_table
-from clasp_lib.speech_brown import OnError, read_recordings
+from clasp_lib.speech_brown import read_recordings
 from clasp_lib.transcription import Recogniser
 
 Side: TypeAlias = "tuple[np.ndarray, np.ndarray, list[Hashable], list[Hashable]]"
