@@ -20,6 +20,7 @@ from clasp_lib.costs import (
     Parts,
     _folder_bytes,
     _index,
+    _peaks,
     measure_costs,
     stored_bytes,
 )
@@ -130,7 +131,7 @@ def test_a_process_that_fails_says_why(
 ) -> None:
     monkeypatch.setattr(recogniser, "name", "nowhere/at-all")
     with pytest.raises(ClaspError, match=r"memory of 'recognised transcript' failed: nowhere/at-all"):
-        measure_costs(model, recogniser, *said, passes=1)
+        _peaks([RECOGNISED], model, recogniser, *said, batch_size=4)
 
 
 def test_the_weights_that_loading_prefers_are_counted_once(tmp_path: Path) -> None:

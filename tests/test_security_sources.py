@@ -379,7 +379,7 @@ def test_the_repository_holds_no_secret() -> None:
         rb"\bhf_[A-Za-z0-9]{30,}|\bgh[pousr]_[A-Za-z0-9]{30,}|\bAKIA[0-9A-Z]{16}\b|\bsk-[A-Za-z0-9]{32,}"
         rb"|-----BEGIN (?:RSA |EC |OPENSSH )?PRIVATE KEY|\bpypi-[A-Za-z0-9_-]{40,}"
     )
-    assert kinds.search(b"token = hf_" + b"a" * 34) and kinds.search(b"-----BEGIN PRIVATE KEY-----")
+    assert kinds.search(b"token = hf_" + b"a" * 34) and kinds.search(b"-----BEGIN" + b" PRIVATE KEY-----")
     listed = subprocess.run(["git", "-C", str(ROOT), "ls-files", "-z"], capture_output=True, check=False)
     if listed.returncode:
         pytest.skip("this is not a git checkout")

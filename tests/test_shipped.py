@@ -153,6 +153,7 @@ def test_every_model_is_ten_times_better_than_chance(record: dict, name: str) ->
         assert report.hits_at_1.low >= 10 * report.chance, direction
 
 
+@pytest.mark.slow
 def test_the_record_is_what_this_machine_measures(record: dict, measured: dict) -> None:
     compare_records(measured, record["tests"]["pocket_brown_test"])
 
