@@ -24,7 +24,7 @@ except ImportError:  # Windows: nothing is locked there, and nothing swept away
     fcntl = None  # type: ignore[assignment]
 
 _ATTEMPTS = 10
-"""To rename a folder, where other processes put theirs into its place at the same moment."""
+"""To look at a folder and to rename it, where other processes put theirs into its place at the same moment."""
 
 
 @contextlib.contextmanager
@@ -197,5 +197,8 @@ def _take_place(new: Path, folder: Path, marker: str) -> None:
 
 
 def _check_marker(folder: Path, marker: str) -> None:
-    if folder.exists() and not (folder / marker).is_file():
-        raise DatasetError(f"{folder}: exists and holds no {marker}, so it is not replaced. Choose another folder.")
+    for _ in range(_ATTEMPTS):
+        if not folder.exists() or (folder / marker).is_file():
+            return
+        # Between the two looks another process may have moved the folder away, to put its own there.
+    raise DatasetError(f"{folder}: exists and holds no {marker}, so it is not replaced. Choose another folder.")
