@@ -14,11 +14,14 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
 from clasp_lib.errors import ClaspError
+
+if TYPE_CHECKING:
+    from hard.hammer import Hammer
 
 OUTCOMES = (
     "refused",  # a ClaspError whose message was checked
@@ -79,6 +82,16 @@ def check_message(message: str, *wanted: object) -> None:
 def ended(request: pytest.FixtureRequest) -> Ended:
     """`ended(group, case, outcome)`, and `with ended.refused(group, case, *wanted):`."""
     return Ended(request.node.user_properties)
+
+
+@pytest.fixture(scope="module")
+def hammer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hammer]:
+    """A process of its own in which mutants are read; see `hard.hammer`."""
+    from hard.hammer import Hammer
+
+    hammer = Hammer(tmp_path_factory.mktemp("anvil"))
+    yield hammer
+    hammer.close()
 
 
 @contextlib.contextmanager

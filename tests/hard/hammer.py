@@ -20,6 +20,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pytest
+
 from clasp_lib.errors import ClaspError
 from hard.conftest import LONGEST_MESSAGE, Ended
 from hard.mutants import mutant
@@ -36,6 +38,11 @@ HELD, PROMISED = 512 * 2**20, 2 * 2**30
 GOOD = ("refused", "unharmed")
 
 _STARTING = 300  # seconds for imports and valid files
+
+in_two_parts = pytest.mark.parametrize(
+    "numbers", [range(FEW), pytest.param(range(FEW, MANY), marks=pytest.mark.slow)], ids=str
+)
+"""The first mutants in each run of the tests, the rest in the slow ones."""
 _ALARMS = ("os.system", "os.exec", "os.fork", "os.posix_spawn", "os.spawn", "subprocess.Popen", "pty.spawn")
 _ALARMS += ("socket.connect", "socket.getaddrinfo", "urllib.Request", "pickle.find_class", "ctypes.dlopen")
 _CHANGES = ("os.remove", "os.rename", "os.rmdir", "os.symlink", "os.link", "os.mkdir", "shutil.rmtree", "shutil.move")

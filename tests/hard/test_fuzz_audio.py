@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import soundfile
 from clasp_lib.audio import MAX_SECONDS, SAMPLING_RATE, duration, encode_audio, load_audio, stream_audio
 from clasp_lib.errors import AudioError
 from hard.conftest import Ended
-from hard.hammer import FEW, MANY, Hammer, Reader, hammer_on
+from hard.hammer import Hammer, Reader, hammer_on, in_two_parts
 
 NAME = "mutant.sound"  # an ending that promises nothing: the content decides
 
@@ -104,14 +104,7 @@ def other_sound(folder: Path) -> Reader:
     return reader(folder, made)
 
 
-@pytest.fixture(scope="module")
-def hammer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hammer]:
-    hammer = Hammer(tmp_path_factory.mktemp("anvil"))
-    yield hammer
-    hammer.close()
-
-
-@pytest.mark.parametrize("numbers", [range(FEW), pytest.param(range(FEW, MANY), marks=pytest.mark.slow)], ids=str)
+@in_two_parts
 @pytest.mark.parametrize("kind", ["wav", "flac", "mp3", "ogg", "other_sound"])
 def test_no_mutant_of_a_recording_does_harm(kind: str, numbers: range, hammer: Hammer, ended: Ended) -> None:
     counts = hammer_on(hammer, f"hard.test_fuzz_audio:{kind}", numbers, ended)

@@ -13,14 +13,14 @@ import os
 import pickle
 import random
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from hard.conftest import Ended
-from hard.hammer import FEW, MANY, Hammer, Reader, hammer_on
+from hard.hammer import Hammer, Reader, hammer_on, in_two_parts
 from hard.mutants import json_mutant, mutant
 
 if TYPE_CHECKING:
@@ -297,14 +297,7 @@ def feature_shard(folder: Path) -> Reader:
 READERS = ("published_archive", "published_old", "clasp_weights", "clasp_config", "run_state", "feature_shard")
 
 
-@pytest.fixture(scope="module")
-def hammer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hammer]:
-    hammer = Hammer(tmp_path_factory.mktemp("anvil"))
-    yield hammer
-    hammer.close()
-
-
-@pytest.mark.parametrize("numbers", [range(FEW), pytest.param(range(FEW, MANY), marks=pytest.mark.slow)], ids=str)
+@in_two_parts
 @pytest.mark.parametrize("kind", READERS)
 def test_no_mutant_of_weights_does_harm(kind: str, numbers: range, hammer: Hammer, ended: Ended) -> None:
     counts = hammer_on(hammer, f"hard.test_fuzz_checkpoints:{kind}", numbers, ended)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from hard.conftest import Ended
-from hard.hammer import FEW, MANY, Hammer, Reader, hammer_on
+from hard.hammer import Hammer, Reader, hammer_on, in_two_parts
 from hard.mutants import json_mutant, mutant
 
 WIDTH = 8
@@ -150,14 +149,7 @@ def faiss_note(folder: Path) -> Reader:
 READERS = ("index_manifest", "index_vectors", "index_entries", "faiss_index", "faiss_note")
 
 
-@pytest.fixture(scope="module")
-def hammer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hammer]:
-    hammer = Hammer(tmp_path_factory.mktemp("anvil"))
-    yield hammer
-    hammer.close()
-
-
-@pytest.mark.parametrize("numbers", [range(FEW), pytest.param(range(FEW, MANY), marks=pytest.mark.slow)], ids=str)
+@in_two_parts
 @pytest.mark.parametrize("kind", READERS)
 def test_no_mutant_of_an_index_does_harm(kind: str, numbers: range, hammer: Hammer, ended: Ended) -> None:
     if kind.startswith("faiss"):

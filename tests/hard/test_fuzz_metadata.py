@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,7 @@ from clasp_lib.corpus import CATEGORIES, brown
 from clasp_lib.published_corpora import read_common_voice, speech_brown_sentences
 from clasp_lib.speech_brown import read_recordings
 from hard.conftest import Ended
-from hard.hammer import FEW, MANY, Hammer, Reader, hammer_on
+from hard.hammer import Hammer, Reader, hammer_on, in_two_parts
 from hard.mutants import json_mutant, mutant
 
 
@@ -141,14 +140,7 @@ def brown_zip(folder: Path) -> Reader:
 READERS = ("dataset_table", "index_table", "common_voice_table", "speech_brown_metadata", "brown_zip")
 
 
-@pytest.fixture(scope="module")
-def hammer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hammer]:
-    hammer = Hammer(tmp_path_factory.mktemp("anvil"))
-    yield hammer
-    hammer.close()
-
-
-@pytest.mark.parametrize("numbers", [range(FEW), pytest.param(range(FEW, MANY), marks=pytest.mark.slow)], ids=str)
+@in_two_parts
 @pytest.mark.parametrize("kind", READERS)
 def test_no_mutant_of_a_table_does_harm(kind: str, numbers: range, hammer: Hammer, ended: Ended) -> None:
     counts = hammer_on(hammer, f"hard.test_fuzz_metadata:{kind}", numbers, ended)
