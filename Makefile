@@ -5,16 +5,18 @@ PYTHON ?= python3.11 python3.12 python3.13 python3
 EXTRAS := pocket,asr,search,demo,translate,train,mteb,book,test
 NOTEBOOKS := notebooks
 CELL_TIMEOUT := 1800
-# Tests run side by side, one thread each and at most four, one more than there are cores: a third of their time is
-# waiting for browsers and other processes. All cells of a notebook stay in one process.
-WORKERS := $(shell cores=$$(getconf _NPROCESSORS_ONLN); [ "$$cores" -lt 4 ] && echo $$((cores + 1)) || echo 4)
+# Tests run side by side, one thread each: as many as there are cores, four at most, and one more where a third of their
+# time is waiting for browsers and other processes. All cells of a notebook stay in one process.
+CORES := $(shell cores=$$(getconf _NPROCESSORS_ONLN); [ "$$cores" -lt 4 ] && echo "$$cores" || echo 4)
+WORKERS := $(shell echo $$(($(CORES) < 4 ? $(CORES) + 1 : 4)))
 PYTEST = OMP_NUM_THREADS=1 $(PY) -m pytest --numprocesses=$(WORKERS) --dist=loadfile
+NBVAL = $(PYTEST) --numprocesses=$(CORES) --nbval-lax --nbval-current-env --nbval-cell-timeout=$(CELL_TIMEOUT) --durations=10
 
 BUILD := _build
 PY := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 LIBRARY_SOURCES := clasp_lib pyproject.toml constraints.txt
-BOOK_SOURCES := $(LIBRARY_SOURCES) $(NOTEBOOKS) book _config.yml _toc.yml CONTRIBUTING.md benchmarks/summary.py benchmarks/record.json
+BOOK_SOURCES := $(LIBRARY_SOURCES) $(NOTEBOOKS) book _config.yml _toc.yml CONTRIBUTING.md benchmarks/summary.py benchmarks/record.json tests/hard/record.json
 
 # Datasets and features of the notebooks, beside the pages that they make. `make clean` removes both.
 export CLASP_CACHE ?= $(abspath $(BUILD))/cache
@@ -39,7 +41,7 @@ help:
 	@echo "make coverage    which lines of the library no test runs (slow tests included)"
 	@echo "make lab         open the notebooks in JupyterLab"
 	@echo "make coursework  write the assignments, their solutions and the notes for instructors into $(BUILD)/coursework"
-	@echo "make bench       run the benchmarks, side by side (the first time an hour, 20 GB)"
+	@echo "make bench       run the benchmarks, side by side (half an hour)"
 	@echo "make records     measure anew what the result pages read (30 min)"
 	@echo "make clean       remove what was built; the environment stays in $(VENV)"
 	@echo "make repository URL=https://github.com/name/repository    set the public address"
@@ -111,11 +113,11 @@ test-all: test paper-tiny
 
 # The chapters as they run on a GPU with a network, on tiny random stand-ins for everything published.
 paper-tiny: $(INSTALLED)
-	CLASP_PROFILE=paper-tiny $(PYTEST) --nbval-lax --nbval-current-env --nbval-cell-timeout=$(CELL_TIMEOUT) --durations=10 $(NOTEBOOKS)
+	CLASP_PROFILE=paper-tiny $(NBVAL) $(NOTEBOOKS)
 
-# Broken input, mutated files, killed jobs, full disks: prints how many were tried and how each ended.
+# Broken input, mutated files, killed jobs, full disks: prints how many were tried and how each ended, and keeps the counts.
 hard: $(INSTALLED)
-	$(PYTEST) -m "slow or not slow" tests/hard --hard-report=$(BUILD)/hard.json
+	$(PYTEST) -m "slow or not slow" tests/hard --hard-report=tests/hard/record.json
 
 # Mutants of metrics and losses whose definition has changed since tests/mutants.json was written; the tests must kill them.
 mutants: $(INSTALLED)
@@ -139,7 +141,7 @@ unit: $(BUILD)/html/.built
 	$(PYTEST) $(MARKERS)
 
 $(BUILD)/.notebooks-checked: $(BUILD)/.notebook-sources $(BUILD)/.fresh-caches
-	$(PYTEST) --nbval-lax --nbval-current-env --nbval-cell-timeout=$(CELL_TIMEOUT) --durations=10 $(NOTEBOOKS)
+	$(NBVAL) $(NOTEBOOKS)
 	@touch $@
 
 # Working ---------------------------------------------------------------------------------------------------------

@@ -2,8 +2,10 @@
 
 The vectors are made of the clips of Pocket Brown by the recipe of `clasp_lib.records.index_vectors`, which is printed,
 and queries are texts and clips of its test split. Each part is a process of its own; one that is finished is not run
-again, so a stopped run goes on: all of it takes about an hour of one core and 20 GB of disk. `--again` times the
-queries anew, on a machine with nothing else to do.
+again, so a stopped run goes on. `--again` times the queries anew, on a machine with nothing else to do. The chapter on
+indexes reads the record of a million vectors, which takes about an hour of one core and 20 GB of disk:
+
+    python benchmarks/indexes.py --vectors 1000000 --output clasp_lib/pocket/reports/indexes.json
 """
 
 import argparse
@@ -16,11 +18,13 @@ from clasp_lib import get_profile
 from clasp_lib.provenance import provenance, write_record
 from clasp_lib.records import index_vectors, indexes
 
+LARGEST = 100_000
+
 
 def main() -> None:
     """Measure what is missing, and print all of it."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--vectors", type=int, default=indexes.SIZES[-1], help="of the largest index (%(default)s)")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--vectors", type=int, default=LARGEST, help="of the largest index (%(default)s)")
     parser.add_argument("--folder", type=Path, help="for vectors, indexes and results (default: in the cache)")
     parser.add_argument("--again", action="store_true", help="time the queries anew")
     parser.add_argument("--output", type=Path, metavar="JSON", help="write the results there")

@@ -23,6 +23,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from clasp_lib.arrays import number_array
 from clasp_lib.errors import ClaspError
 from clasp_lib.significance import Interval, bootstrap_groups
 
@@ -175,11 +176,11 @@ def checked_vectors(
     """Queries (n, d) and candidates (m, d) as float32, if they can be ranked.
 
     Raises:
-        ClaspError: shapes that do not fit, no rows, another number of ids, or values that are not finite.
+        ClaspError: no numbers, shapes that do not fit, no rows, another number of ids, or values that are not finite.
     """
     out = []
     for name, vectors, ids in (("query", query_vectors, query_ids), ("candidate", candidate_vectors, candidate_ids)):
-        array = np.ascontiguousarray(vectors, dtype=np.float32)
+        array = number_array(f"{name}_vectors", vectors, "(n, d)", np.float32)
         if array.ndim != 2 or len(array) == 0:
             raise ClaspError(f"{name}_vectors: have shape {array.shape}; give at least one row, shape (n, d).")
         if len(array) != len(ids):

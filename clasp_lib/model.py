@@ -17,6 +17,7 @@ import torch
 from huggingface_hub import ModelCard, ModelHubMixin, hf_hub_download
 from tqdm import tqdm
 
+from clasp_lib.arrays import number_array
 from clasp_lib.audio import AudioItem, describe, load_audio
 from clasp_lib.convert import PUBLISHED, PUBLISHED_WEIGHTS, read_published, read_saved
 from clasp_lib.encoders import SpectrogramEncoder, SpeechEncoder, TextEncoder
@@ -362,12 +363,9 @@ def checked_matrix(vectors: Any, width: int, name: str) -> np.ndarray:
     Raises:
         ClaspError: another shape, or values that are no finite numbers.
     """
-    try:
-        matrix = np.ascontiguousarray(vectors, dtype=np.float32)
-    except (TypeError, ValueError) as error:
-        raise ClaspError(f"{name}: is no matrix of numbers ({error}); expected (n, {width}).") from error
-    if np.ndim(vectors) != 2 or matrix.shape[1] != width:
-        raise ClaspError(f"{name}: has shape {np.shape(vectors)}; expected (n, {width}).")
+    matrix = number_array(name, vectors, f"(n, {width})", np.float32)
+    if matrix.ndim != 2 or matrix.shape[1] != width:
+        raise ClaspError(f"{name}: has shape {matrix.shape}; expected (n, {width}).")
     if not np.isfinite(matrix).all():
         raise ClaspError(f"{name}: holds NaN or infinite values; expected finite numbers, as encode_* give them.")
     return matrix

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from clasp_lib.arrays import number_array
 from clasp_lib.errors import ClaspError
 from clasp_lib.significance import Interval, bootstrap_groups
 from clasp_lib.significance.resampling import number_groups
@@ -66,7 +67,7 @@ def probe(
         ClaspError: shapes that do not fit, values that are not finite, labels that are all equal, or fewer groups than
             folds.
     """
-    x, y = np.asarray(vectors, float), np.asarray(labels)
+    x, y = number_array("vectors", vectors, "(n, d)"), np.asarray(labels)
     codes = _check(x, y, groups, folds)
     classes, numbers = np.unique(y, return_inverse=True)
     is_number = y.dtype.kind in "iuf"

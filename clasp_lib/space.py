@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from clasp_lib.arrays import number_array
 from clasp_lib.errors import ClaspError
 from clasp_lib.probes import Probe, probe
 from clasp_lib.significance import Interval
@@ -111,9 +112,10 @@ def centred(vectors: np.ndarray, mean: np.ndarray) -> np.ndarray:
 
     Take the mean of each modality from other data than are measured: it is a setting like any other.
     """
-    if np.shape(vectors)[1:] != np.shape(mean):
-        raise ClaspError(f"mean: has shape {np.shape(mean)}, the vectors {np.shape(vectors)}.")
-    return _unit("vectors", _unit("vectors", vectors) - mean)
+    vectors, mean = _unit("vectors", vectors), number_array("mean", mean, "(d,)")
+    if vectors.shape[1:] != mean.shape:
+        raise ClaspError(f"mean: has shape {mean.shape}, the vectors {vectors.shape}.")
+    return _unit("vectors", vectors - mean)
 
 
 class Hubs(NamedTuple):
@@ -163,7 +165,7 @@ def embed_in_plane(
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
 
-    vectors = np.asarray(vectors, np.float32)
+    vectors = number_array("vectors", vectors, "(n, d)", np.float32)
     if vectors.ndim != 2 or not np.isfinite(vectors).all():
         raise ClaspError(f"vectors: have shape {vectors.shape}; give finite numbers, shape (n, d).")
     if not 0 < perplexity < len(vectors):
@@ -176,7 +178,7 @@ def embed_in_plane(
 
 
 def _unit(name: str, vectors: np.ndarray) -> np.ndarray:
-    vectors = np.asarray(vectors, float)
+    vectors = number_array(name, vectors, "(n, d)")
     if vectors.ndim != 2 or len(vectors) == 0 or not np.isfinite(vectors).all():
         raise ClaspError(f"{name}: have shape {vectors.shape}; give finite numbers, shape (n, d), at least one row.")
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)

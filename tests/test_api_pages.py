@@ -28,6 +28,7 @@ MAX_HTML_BYTES = 400_000
 
 # In no page, and why.
 INTERNAL = {
+    "arrays": "what is said of numbers that are none",
     "cli": "the page on the command line describes what it does",
     "console": "how commands speak; the page on the command line shows what it says of itself",
     "dropout": "inside the fusions",

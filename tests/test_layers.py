@@ -11,6 +11,7 @@ LIBRARY = Path(__file__).parent.parent / "clasp_lib"
 LAYERS = (
     *(
         "errors",
+        "arrays",
         "text_normalisation",
         "folders",
         "provenance",

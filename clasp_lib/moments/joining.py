@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from clasp_lib.arrays import number_array
 from clasp_lib.audio import SAMPLING_RATE
 from clasp_lib.errors import ClaspError, DatasetError
 from clasp_lib.tables import read_csv
@@ -56,7 +57,7 @@ def join_clips(
     """One recording of clips `(samples,)` at 16 kHz in the order given, with a pause before each and after the last.
 
     Raises:
-        ClaspError: no clips, or not as many texts.
+        ClaspError: no clips, not as many texts, or a clip that is no row of finite samples.
     """
     if len(waves) == 0 or len(waves) != len(texts):
         raise ClaspError(
@@ -67,8 +68,11 @@ def join_clips(
     gaps = np.round(rng.uniform(*joining.gap_s, size=len(waves) + 1) * SAMPLING_RATE).astype(int)
     gains = 10 ** (rng.uniform(-joining.gain_db, joining.gain_db, size=len(waves)) / 20)
     parts, segments, at = [], [], 0
-    for wave, text, gap, gain in zip(waves, texts, gaps, gains):
-        louder = wave * min(gain, 0.99 / np.abs(wave).max())  # not clipped
+    for number, (wave, text, gap, gain) in enumerate(zip(waves, texts, gaps, gains)):
+        wave = number_array(f"waves[{number}]", wave, "(samples,)")
+        if wave.ndim != 1 or len(wave) == 0 or not np.isfinite(wave).all():
+            raise ClaspError(f"waves[{number}]: has shape {wave.shape}; give finite samples, shape (samples,).")
+        louder = wave * min(gain, 0.99 / max(np.abs(wave).max(), 1e-9))  # not clipped
         parts += [np.zeros(gap), louder]
         at += int(gap)
         segments.append(Segment(at / SAMPLING_RATE, (at + len(wave)) / SAMPLING_RATE, text))

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from clasp_lib.arrays import number_array
 from clasp_lib.errors import ClaspError
-from clasp_lib.metrics import Interval, bootstrap, rank_queries
+from clasp_lib.metrics import Interval, bootstrap, checked_vectors, rank_queries
 
 SMALL_GROUP = 50
 """Of fewer sentences a share is known to ±0.14 at best, and the bootstrap's intervals begin to be too narrow."""
@@ -68,12 +69,9 @@ def evaluate_groups(
     Raises:
         ClaspError: another number of groups than of queries, and what `rank_queries` refuses.
     """
-    query_vectors, candidate_vectors = np.asarray(query_vectors), np.asarray(candidate_vectors)
-    if not len(groups) == len(query_ids) == len(query_vectors):
-        raise ClaspError(
-            f"groups: are {len(groups)}, but there are {len(query_vectors)} query vectors and {len(query_ids)} "
-            "query_ids; give one for each."
-        )
+    queries, candidates = checked_vectors(query_vectors, candidate_vectors, query_ids, candidate_ids)
+    if len(groups) != len(queries):
+        raise ClaspError(f"groups: are {len(groups)}, but there are {len(queries)} queries; give one for each.")
     members: dict[str, list[int]] = {}
     for i, group in enumerate(groups):
         members.setdefault(_name(group), []).append(i)
@@ -86,7 +84,7 @@ def evaluate_groups(
             mine = set(ids)
             pool = [i for i in pool if candidate_ids[i] in mine]
         ranking = rank_queries(
-            query_vectors[rows], candidate_vectors[pool], ids, [candidate_ids[i] for i in pool]
+            queries[rows].numpy(), candidates[pool].numpy(), ids, [candidate_ids[i] for i in pool]
         )  # the same product in parts: no more work than all queries at once
         measures = bootstrap(ranking, ids, seed=seed)
         reports.append(GroupReport(name, len(rows), len(set(ids)), len(pool), own_pool, seed, measures))
@@ -119,7 +117,7 @@ def length_groups(lengths: Sequence[float], parts: int = 4) -> list[str]:
     Raises:
         ClaspError: no lengths, lengths that are not finite, or fewer than two parts.
     """
-    values = np.asarray(lengths, float)
+    values = number_array("lengths", lengths, "(n,)")
     if values.ndim != 1 or len(values) == 0 or not np.isfinite(values).all():
         raise ClaspError(f"lengths: have shape {values.shape}; give finite numbers, shape (n,).")
     if parts < 2:

@@ -15,7 +15,7 @@ from clasp_lib.provenance import provenance, write_record
 
 RECORDS = ("transcripts", "robustness", "shifts", "moments")
 """Each is a module of this package with a function `measure(profile, recordings, seed)`, and a file in `reports`.
-That of `indexes` takes an hour and 20 GB: `benchmarks/indexes.py` makes it."""
+That of `indexes` takes an hour and 20 GB: `benchmarks/indexes.py --vectors 1000000` makes it."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -8,6 +8,7 @@ from itertools import combinations
 
 import numpy as np
 
+from clasp_lib.arrays import number_array
 from clasp_lib.errors import ClaspError
 from clasp_lib.significance.intervals import Estimate, Interval, bootstrap_groups, estimate
 from clasp_lib.significance.resampling import RESAMPLES, chunks, finite_values, number_groups
@@ -71,7 +72,7 @@ def sign_flip_test(differences: np.ndarray, draws: int = RESAMPLES, seed: int = 
     numbers or fewer all flips are counted, so that p is at least 2 / 2^n; else `draws` are drawn and the one found
     counts as one of them.
     """
-    differences = np.asarray(differences, float)
+    differences = number_array("differences", differences, "(n,)")
     if differences.ndim != 1 or len(differences) == 0 or not np.isfinite(differences).all():
         raise ClaspError(f"differences: have shape {differences.shape}; give finite numbers, shape (n,).")
     n = len(differences)
@@ -98,7 +99,7 @@ def compare_systems(
     Raises:
         ClaspError: scores of different shape, fewer than two seeds or items, or scores that are not finite.
     """
-    first, second = np.asarray(first, float), np.asarray(second, float)
+    first, second = number_array("first", first, "(seeds, items)"), number_array("second", second, "(seeds, items)")
     if first.shape != second.shape:
         raise ClaspError(
             f"scores of shape {first.shape} and {second.shape} are no pairs; give the same seeds and items."
@@ -175,7 +176,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     The smallest is multiplied by their number n, the next by n - 1 and so on; none falls below one that is smaller, or
     rises above 1. Those at most 0.05 hold a family-wise error rate of 5%, whatever their dependence.
     """
-    p = np.asarray(p_values, float)
+    p = number_array("p_values", p_values, "(n,)")
     if p.ndim != 1 or not ((p >= 0) & (p <= 1)).all():
         raise ClaspError("p_values: must be numbers from 0 to 1 in one list.")
     order = np.argsort(p, kind="stable")

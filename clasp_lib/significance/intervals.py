@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from clasp_lib.arrays import number_array
 from clasp_lib.errors import ClaspError
 from clasp_lib.significance.resampling import RESAMPLES, draw_counts, finite_values, number_groups
 
@@ -188,7 +189,7 @@ def _bca_levels(levels: np.ndarray, value: float, drawn: np.ndarray, without: np
 
 
 def _checked(scores: np.ndarray, seeds: int = 1, items: int = 1) -> np.ndarray:
-    scores = np.asarray(scores, float)
+    scores = number_array("scores", scores, "(seeds, items)")
     if scores.ndim != 2 or scores.shape[0] < seeds or scores.shape[1] < items:
         raise ClaspError(f"scores: have shape {scores.shape}; give (seeds, items), at least ({seeds}, {items}).")
     if not np.isfinite(scores).all():

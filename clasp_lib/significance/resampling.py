@@ -6,6 +6,7 @@ from collections.abc import Hashable, Iterator, Sequence
 
 import numpy as np
 
+from clasp_lib.arrays import number_array
 from clasp_lib.errors import ClaspError
 
 RESAMPLES = 10_000
@@ -32,7 +33,7 @@ def chunks(total: int, width: int) -> list[int]:
 
 def finite_values(name: str, values: np.ndarray) -> np.ndarray:
     """The values as floats, (n,), or an error that names them."""
-    values = np.asarray(values, float)
+    values = number_array(name, values, "(n,)")
     if values.ndim != 1 or len(values) == 0 or not np.isfinite(values).all():
         raise ClaspError(f"{name}: have shape {values.shape}; give finite numbers, shape (n,), at least one.")
     return values

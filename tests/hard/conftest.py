@@ -7,7 +7,6 @@ that failed, whatever it had recorded before.
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 import signal
 import threading
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 
 from clasp_lib.errors import ClaspError
+from clasp_lib.provenance import provenance, write_record
 
 if TYPE_CHECKING:
     from hard.hammer import Hammer
@@ -127,14 +127,9 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     terminalreporter.section("how the attacks ended")
     for line in _table(cases):
         terminalreporter.write_line(line)
-    file = config.getoption("hard_report", None)
-    if file:
-        totals = Counter[str]()
-        for case in cases:
-            totals[case.outcome] += case.count
-        about = {"tried": sum(totals.values()), "ended": dict(totals.most_common()), "failed": failed}
-        document = about | {"cases": [case._asdict() for case in sorted(cases)]}
-        Path(file).write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    if file := config.getoption("hard_report", None):
+        document = {"made": provenance(["make hard"]), "failed": failed, "groups": _groups(cases)}
+        write_record(Path(file), document)
 
 
 def _cases(stats: dict[str, list[Any]]) -> tuple[list[Case], list[str]]:
@@ -158,17 +153,23 @@ def _cases(stats: dict[str, list[Any]]) -> tuple[list[Case], list[str]]:
     return cases, failed
 
 
-def _table(cases: list[Case]) -> list[str]:
-    """A line for each group: how many cases, and how many of them ended how."""
+def _groups(cases: list[Case]) -> dict[str, dict[str, int]]:
+    """For each group, in the order of their names, how many of its cases ended how."""
     groups: dict[str, Counter[str]] = {}
     for case in cases:
         groups.setdefault(case.group, Counter())[case.outcome] += case.count
-    total = sum(groups.values(), Counter[str]())
-    width = max(map(len, [*groups, "together"]))
-    most = max(len(str(sum(total.values()))), len("cases"))
-    lines = [f"{'group':{width}}  {'cases':>{most}}  ended"]
     order = [*OUTCOMES, _SKIPPED, _FAILED]
-    for name, counts in [*sorted(groups.items()), ("together", total)]:
-        said = ", ".join(f"{counts[outcome]} {outcome}" for outcome in order if counts[outcome])
+    return {name: {end: groups[name][end] for end in order if groups[name][end]} for name in sorted(groups)}
+
+
+def _table(cases: list[Case]) -> list[str]:
+    """A line for each group: how many cases, and how many of them ended how."""
+    groups = _groups(cases)
+    together = _groups([case._replace(group="together") for case in cases])
+    width = max(map(len, [*groups, *together]))
+    most = max(len(str(sum(together["together"].values()))), len("cases"))
+    lines = [f"{'group':{width}}  {'cases':>{most}}  ended"]
+    for name, counts in (groups | together).items():
+        said = ", ".join(f"{count} {outcome}" for outcome, count in counts.items())
         lines.append(f"{name:{width}}  {sum(counts.values()):>{most}}  {said}")
     return lines

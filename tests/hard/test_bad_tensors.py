@@ -18,7 +18,12 @@ from clasp_lib.fusion import build_fusion
 from clasp_lib.index.approximate import Approximate
 from clasp_lib.index.nearest import Exact
 from clasp_lib.losses import LOSSES, build_loss
+from clasp_lib.moments.joining import join_clips
 from clasp_lib.pooling import POOLINGS, Frames, pad_frames
+from clasp_lib.probes import probe
+from clasp_lib.protocols import evaluate_groups, evaluate_soft, length_groups
+from clasp_lib.significance import bootstrap_groups, compare_paired, compare_systems, estimate, holm, sign_flip_test
+from clasp_lib.space import centred, describe_space, embed_in_plane, find_hubs, separability
 from clasp_lib.training import TrainingSettings, train_fusion
 from hard.conftest import Ended
 
@@ -45,11 +50,11 @@ MATRICES: dict[str, tuple[Any, str]] = {
     "a number": (5.0, r"expected \(n, 24\)"),
     "nothing": (None, r"expected \(n, 24\)"),
     "an empty list": ([], r"expected \(n, 24\)"),
-    "ragged": ([[1.0], [1.0, 2.0]], r"is no matrix of numbers.*expected \(n, 24\)"),
-    "words": ([["a"] * WIDTH], r"is no matrix of numbers.*expected \(n, 24\)"),
-    "a text": ("abc", r"is no matrix of numbers.*expected \(n, 24\)"),
-    "objects": (np.full((2, WIDTH), None), "is no matrix of numbers|NaN or infinite"),
-    "mappings": ([{"a": 1}], "is no matrix of numbers"),
+    "ragged": ([[1.0], [1.0, 2.0]], r"is no array of numbers.*expected \(n, 24\)"),
+    "words": ([["a"] * WIDTH], r"is no array of numbers.*expected \(n, 24\)"),
+    "a text": ("abc", r"is no array of numbers.*expected \(n, 24\)"),
+    "objects": (np.full((2, WIDTH), None), "is no array of numbers|NaN or infinite"),
+    "mappings": ([{"a": 1}], "is no array of numbers"),
     "NaN": (spoiled(np.nan), "holds NaN or infinite values"),
     "infinity": (spoiled(np.inf), "holds NaN or infinite values"),
     "beyond float32": (unit(2).astype(np.float64) * 1e300, "holds NaN or infinite values"),
@@ -220,6 +225,60 @@ def test_a_measure_of_what_does_not_fit_is_refused(change: dict, said: str, ende
     fine = {"query_vectors": unit(3), "candidate_vectors": unit(3), "query_ids": IDS, "candidate_ids": IDS}
     with ended.refused(GROUP, f"evaluate_retrieval: {said}", re.compile(said)):
         evaluate_retrieval(**(fine | change))
+
+
+NO_NUMBERS: dict[str, Any] = {
+    "ragged": [[1.0], [1.0, 2.0]],
+    "words": [["a"] * WIDTH] * 3,
+    "words for numbers": [["1"] * WIDTH] * 3,
+    "a text": "abc",
+    "nothing": None,
+    "mappings": [{"a": 1}],
+    "a set": {1, 2},
+    "complex numbers": np.full((3, WIDTH), 1j),
+    "dates": np.zeros((3, WIDTH), "datetime64[s]"),
+    "a tensor with a gradient": torch.ones(3, WIDTH, requires_grad=True),
+    "NaN": spoiled(np.nan),
+    "infinity": spoiled(np.inf),
+    "three dimensions": unit(4).reshape(2, 2, WIDTH),
+}
+GROUPS = [str(i % 20) for i in range(40)]
+SCORES = np.linspace(0, 1, 40)
+DOORS: dict[str, Callable[[Any], object]] = {
+    "evaluate_retrieval": lambda bad: evaluate_retrieval(bad, unit(3), IDS, IDS),
+    "evaluate_groups, queries": lambda bad: evaluate_groups(bad, unit(3), IDS, IDS, ["g"] * 3),
+    "evaluate_groups, candidates": lambda bad: evaluate_groups(unit(3), bad, IDS, IDS, ["g"] * 3),
+    "evaluate_soft": lambda bad: evaluate_soft(bad, unit(3), IDS, IDS, pools=[2]),
+    "length_groups": length_groups,
+    "estimate": estimate,
+    "bootstrap_groups": lambda bad: bootstrap_groups({"mrr": bad}),
+    "compare_paired": lambda bad: compare_paired(SCORES, bad),
+    "compare_systems": lambda bad: compare_systems(unit(3), bad),
+    "sign_flip_test": sign_flip_test,
+    "holm": holm,
+    "probe": lambda bad: probe(bad, ["x", "y"] * 20, GROUPS),
+    "describe_space": lambda bad: describe_space(unit(3), bad, IDS),
+    "separability": lambda bad: separability(bad, unit(40), GROUPS),
+    "centred, vectors": lambda bad: centred(bad, np.zeros(WIDTH)),
+    "centred, mean": lambda bad: centred(unit(3), bad),
+    "find_hubs": lambda bad: find_hubs(unit(3), bad, k=1),
+    "embed_in_plane": lambda bad: embed_in_plane(bad, perplexity=2),
+    "join_clips": lambda bad: join_clips([unit(1)[0], bad], ["one", "two"]),
+}
+
+
+@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.filterwarnings("ignore:Creating a tensor")
+def test_what_is_no_array_of_numbers_is_refused_wherever_one_is_read(door: str, ended: Ended) -> None:
+    for name, bad in NO_NUMBERS.items():
+        with ended.refused(GROUP, f"{door}: {name}", re.compile("no array of numbers|shape|finite|infinite|0 to 1")):
+            DOORS[door](bad)
+
+
+def test_a_silent_clip_is_joined_as_it_is(ended: Ended) -> None:
+    joined = join_clips([np.zeros(1_600, np.float32), unit(1)[0]], ["nothing", "something"])
+    assert np.isfinite(joined.samples).all()
+    ended(GROUP, "join_clips: silence", "accepted")
 
 
 def test_a_comparison_of_what_does_not_fit_is_refused(ended: Ended) -> None:
