@@ -7,6 +7,7 @@ the lock, by which the next one that writes the same file or folder knows what m
 from __future__ import annotations
 
 import contextlib
+import errno
 import glob
 import os
 import secrets
@@ -24,7 +25,7 @@ except ImportError:  # Windows: nothing is locked there, and nothing swept away
     fcntl = None  # type: ignore[assignment]
 
 _ATTEMPTS = 10
-"""To look at a folder and to rename it, where other processes put theirs into its place at the same moment."""
+"""To put a folder in its place, where other processes put theirs there at the same moment."""
 
 
 @contextlib.contextmanager
@@ -44,13 +45,16 @@ def written_whole(folder: str | Path, marker: str) -> Iterator[Path]:
         folder.parent.mkdir(parents=True, exist_ok=True)
         name = glob.escape(f".{folder.name}")
         for old in _left_behind(folder.parent, f"{name}.*.old"):  # killed between two renamings, or while it deleted
-            if folder.exists():
+            if folder.exists() or not (old / marker).is_file():
                 shutil.rmtree(old, ignore_errors=True)
             else:
-                old.rename(folder)
+                with contextlib.suppress(OSError):  # another process has just put its own there
+                    old.rename(folder)
         for new in _left_behind(folder.parent, f"{name}.*.new"):
             shutil.rmtree(new, ignore_errors=True)
-        _check_marker(folder, marker)
+        with _standing(folder) as there:
+            if there:
+                _check_marker(folder, marker)
         with _held(folder.with_name(f".{folder.name}.{_own_name()}.new"), Path.mkdir) as unfinished:
             yield unfinished
             _take_place(unfinished, folder, marker)
@@ -162,7 +166,7 @@ def _left_behind(folder: Path, pattern: str) -> Iterator[Path]:
     """Unfinished files and folders of processes that are gone, each locked while it is looked at."""
     for path in folder.glob(pattern) if fcntl is not None else ():
         try:
-            descriptor = os.open(path, os.O_RDONLY)
+            descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # whoever put a pipe there does not stop us
         except OSError:  # another process has swept it away
             continue
         try:
@@ -175,30 +179,55 @@ def _left_behind(folder: Path, pattern: str) -> Iterator[Path]:
             os.close(descriptor)
 
 
+@contextlib.contextmanager
+def _standing(folder: Path) -> Iterator[bool]:
+    """Whether something stands at `folder`; it is locked, so that no other process replaces it while the block runs."""
+    while fcntl is not None:
+        try:
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        except FileNotFoundError:
+            yield False
+            return
+        except OSError:  # something that is no folder, or may not be read
+            break
+        try:
+            with contextlib.suppress(OSError):  # some network folders have no locks
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            try:
+                moved = not os.path.samestat(os.fstat(descriptor), os.stat(folder))
+            except FileNotFoundError:
+                moved = True
+            if not moved:
+                yield True
+                return
+        finally:
+            os.close(descriptor)
+    yield os.path.lexists(folder)
+
+
 def _take_place(new: Path, folder: Path, marker: str) -> None:
     """Rename `new` to `folder`; what was there is deleted, or comes back if the renaming fails."""
     old = new.with_suffix(".old")
     for attempts_left in reversed(range(_ATTEMPTS)):
-        _check_marker(folder, marker)
-        with contextlib.suppress(FileNotFoundError):  # there was none, or another process has just moved it away
-            folder.rename(old)
-        try:
-            new.rename(folder)
-            break
-        except OSError:
-            if not folder.exists():
-                with contextlib.suppress(FileNotFoundError):
-                    old.rename(folder)
-                raise
-            if not attempts_left:  # otherwise another process was faster: its folder is there now
-                raise
-        shutil.rmtree(old, ignore_errors=True)
-    shutil.rmtree(old, ignore_errors=True)
+        with _standing(folder) as there:
+            if there:
+                _check_marker(folder, marker)
+                folder.rename(old)
+            try:
+                new.rename(folder)
+                done = True
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST) or not attempts_left:
+                    if there:
+                        old.rename(folder)
+                    raise
+                done = False  # another process was faster
+            (old / marker).unlink(missing_ok=True)  # first: without it, nobody takes the rest for a whole folder
+            shutil.rmtree(old, ignore_errors=True)
+        if done:
+            return
 
 
 def _check_marker(folder: Path, marker: str) -> None:
-    for _ in range(_ATTEMPTS):
-        if not folder.exists() or (folder / marker).is_file():
-            return
-        # Between the two looks another process may have moved the folder away, to put its own there.
-    raise DatasetError(f"{folder}: exists and holds no {marker}, so it is not replaced. Choose another folder.")
+    if not (folder / marker).is_file():
+        raise DatasetError(f"{folder}: exists and holds no {marker}, so it is not replaced. Choose another folder.")

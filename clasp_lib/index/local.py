@@ -37,6 +37,7 @@ BACKENDS = ("auto", "exact", "faiss", "hnsw", "ivfpq")
 EXACT_UP_TO = 1_000_000
 
 _APPROXIMATE = "nearest.faiss"
+_PATIENCE_S = 1.0  # with another process that only looks whether it may write
 _FAN = 8  # segments of about the same size become one
 _LEAST = 512  # entries of the smallest size
 _GROWN = 1.5  # times as many rows as when recall was measured: it is measured again
@@ -74,7 +75,8 @@ class LocalStore:
         """A store without entries; a folder must be new or empty.
 
         Raises:
-            DatasetError: something else is in the folder, or it cannot be made.
+            DatasetError: something else is in the folder, another process has just made an index there, or it cannot be
+                made.
         """
         store = cls(about, None if folder is None else Path(folder), backend)
         if store.folder is not None:
@@ -83,6 +85,11 @@ class LocalStore:
                 strange = [file.name for file in store.folder.iterdir() if not file.name.startswith(".")]
             except (OSError, ValueError) as error:  # the second for a name that no folder can have
                 raise DatasetError(f"{folder}: no index can be made there ({error}).") from error
+            if os.path.isfile(store.folder / MANIFEST):
+                raise DatasetError(
+                    f"{folder}: another process has changed this folder: an index is there now. Do the same again, "
+                    "which adds to it."
+                )
             if strange:
                 raise DatasetError(
                     f"{folder}: exists and holds no {MANIFEST}, so it is left alone ({strange[0]}). "
@@ -175,7 +182,7 @@ class LocalStore:
         if self._lock is None:
             self._lock = FileLock(self.folder / ".lock")
         try:
-            self._lock.acquire(timeout=0)
+            self._lock.acquire(timeout=_PATIENCE_S)
         except Timeout:
             raise DatasetError(
                 f"{self.folder}: another process is writing to this index. Wait for its end, then do this again; "

@@ -134,17 +134,17 @@ def test_a_folder_that_many_replace_is_one_of_theirs(tmp_path: Path, ended: Ende
 
     def replace(name: str) -> Callable[[], None]:
         def work() -> None:
-            for _ in range(15):
+            for _ in range(40):
                 with written_whole(folder, "marker") as new:
                     (new / "marker").write_text(name)
                     (new / name).write_text(name)
 
         return work
 
-    all_at_once(*map(replace, "abcd"))
+    all_at_once(*map(replace, "abcdef"))
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
     assert {file.name for file in folder.iterdir()} == {"marker", (folder / "marker").read_text()}
-    ended(GROUP, "one folder, four writers, fifteen times", "unharmed")
+    ended(GROUP, "one folder, six writers, forty times", "unharmed")
 
 
 def test_what_a_killed_process_left_goes_and_what_is_being_written_stays(tmp_path: Path, ended: Ended) -> None:
