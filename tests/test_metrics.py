@@ -422,6 +422,7 @@ GOOD = np.eye(3)
     ("queries", "candidates", "query_ids", "candidate_ids", "message"),
     [
         (GOOD[0], GOOD, "abc", "abc", r"query_vectors.*\(3,\)"),
+        ([[1.0], [1.0, 2.0]], GOOD, "ab", "abc", r"query_vectors: is no array of numbers.*\(n, d\)"),
         (GOOD, GOOD[:, :, None], "abc", "abc", r"candidate_vectors.*\(3, 3, 1\)"),
         (GOOD[:0], GOOD, "", "abc", "query_vectors.*at least one row"),
         (GOOD, GOOD[:0], "abc", "", "candidate_vectors.*at least one row"),
