@@ -38,10 +38,10 @@ help:
 	@echo "make test-all    the same with the slow tests, and the chapters in the profile paper-tiny"
 	@echo "make hard        broken input and faults: how many were tried, and how each ended"
 	@echo "make mutants     changed lines of metrics and losses, each broken in every way: the tests must notice"
-	@echo "make coverage    which lines of the library no test runs (slow tests included)"
+	@echo "make coverage    which lines of the library no test runs"
 	@echo "make lab         open the notebooks in JupyterLab"
 	@echo "make coursework  write the assignments, their solutions and the notes for instructors into $(BUILD)/coursework"
-	@echo "make bench       run the benchmarks, side by side (half an hour)"
+	@echo "make bench       run the benchmarks, side by side (20 min)"
 	@echo "make records     measure anew what the result pages read (30 min)"
 	@echo "make clean       remove what was built; the environment stays in $(VENV)"
 	@echo "make repository URL=https://github.com/name/repository    set the public address"
@@ -123,11 +123,11 @@ hard: $(INSTALLED)
 mutants: $(INSTALLED)
 	$(PY) tests/mutate.py --jobs 2
 
-# Which lines of the library no test runs, the slow ones included; fails below 92 %.
+# Which lines of the library no test of `make test` runs; fails below 92 %.
 coverage: export COVERAGE_RCFILE := $(abspath pyproject.toml)
 coverage: $(BUILD)/html/.built
 	rm -rf $(BUILD)/coverage && mkdir -p $(BUILD)/coverage
-	OMP_NUM_THREADS=1 $(PY) -m coverage run -m pytest --numprocesses=$(WORKERS) --dist=loadfile -m "slow or not slow"
+	OMP_NUM_THREADS=1 $(PY) -m coverage run -m pytest --numprocesses=$(WORKERS) --dist=loadfile
 	$(PY) -m coverage combine
 	$(PY) -m coverage report --skip-covered --show-missing --fail-under=92
 

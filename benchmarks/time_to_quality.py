@@ -88,8 +88,14 @@ def seconds_each(train_set: Features) -> tuple[float, float]:
     return statistics.median(steps[1:]), statistics.median(epochs[1:])
 
 
-def compare(name: str, rows: list[Epoch], histories: list[History], step: float, epoch: float) -> list[Comparison]:
-    """Print what a baseline reaches, and how soon `train_fusion` is there; a step and an epoch in seconds."""
+def compare(
+    name: str, rows: list[Epoch], part: float, histories: list[History], step: float, epoch: float
+) -> list[Comparison]:
+    """Print what a baseline reaches in a part of its schedule, and how soon `train_fusion` is there.
+
+    Args:
+        step, epoch: seconds of a step of the baseline, and of an epoch of `train_fusion`.
+    """
     print(f"{name}:")
     last, best = end(rows), max(rows, key=lambda row: row.mrr)
     there = next(row for row in rows if row.mrr >= last.mrr)
@@ -112,7 +118,7 @@ def compare(name: str, rows: list[Epoch], histories: list[History], step: float,
     what, ours = f"Training to the same MRR, baseline {name}", ("train_fusion", seconds)
     return [
         Comparison(what, *ours, side, spent, "s", spent / seconds)
-        for side, spent in (("its whole schedule", whole), ("until it first was as good", there.steps * step))
+        for side, spent in ((f"{part:.0%} of its schedule", whole), ("until it first was as good", there.steps * step))
     ]
 
 
@@ -155,7 +161,7 @@ def main() -> None:
     print(f"MRR of the mended baseline in the end, by learning rate: {at_rates}")
     baselines = {"as written": as_written, "temperature mended": mended[AS_WRITTEN]}
     baselines[f"temperature mended, learning rate {tuned:.0e}"] = mended[tuned]
-    compared = [c for name, rows in baselines.items() for c in compare(name, rows, histories, step, epoch)]
+    compared = [c for name, rows in baselines.items() for c in compare(name, rows, args.part, histories, step, epoch)]
     setting = f"{place}; {len(train_set)} pairs; {args.part:g} of the baselines' schedule, {args.seeds} seeds of ours"
     keep("time_to_quality", setting, compared)
 

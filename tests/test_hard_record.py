@@ -1,4 +1,4 @@
-"""The record of `make hard`, which the page on threats reads, is that of the suites that there are, and nothing failed."""
+"""The record of `make hard`, which the page on threats reads: of all suites that there are, and nothing failed."""
 
 from __future__ import annotations
 

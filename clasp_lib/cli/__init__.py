@@ -1,7 +1,8 @@
 """The command line: `clasp COMMAND ...`, also as `python -m clasp_lib COMMAND ...`.
 
 Each command is a module of this package with `ABOUT`, `EXAMPLES`, `add_arguments(parser)` and `run(args) -> int`. It is
-imported when it is called, and imports what is heavy when it runs, so that help comes at once.
+imported when it is called, and imports what is heavy when it runs, so that help comes at once; only `train` reads its
+options off the training itself.
 """
 
 from __future__ import annotations
