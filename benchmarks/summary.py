@@ -19,6 +19,8 @@ from typing import Any, Literal
 from clasp_lib.provenance import provenance, write_record
 
 RECORD = Path(__file__).with_name("record.json")
+NOT_THERE = 0.0
+"""The ratio where ours does not reach what the other side reached, in whatever time."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,8 @@ class Comparison:
     @property
     def said(self) -> str:
         """The ratio in words, and whether it is as it should be."""
+        if self.ratio == NOT_THERE:
+            return "does not get there"
         words = f"{number(self.ratio)} x {'as fast' if self.kind == 'faster' else 'its time'}"
         if self.goal is None:
             return words

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import torch
 from reference_loop import FIXED_STAGES, Epoch, Recipe, adam, loader, train, train_epoch
-from summary import Comparison, keep
+from summary import NOT_THERE, Comparison, keep
 
 from clasp_lib import get_profile
 from clasp_lib.features import Features, extract_features
@@ -106,19 +106,20 @@ def compare(
     print(
         f"  MRR in the end {last.mrr:.4f}, first reached after {there.steps * step:,.1f} s; on the way {best.mrr:.4f}"
     )
+    what, all_of_it = f"Training to the same MRR, baseline {name}", f"{part:.0%} of its schedule"
     needed = [next((r["epoch"] for r in h.rows if r["mrr"] >= last.mrr), None) for h in histories]
     reached = [count * epoch for count in needed if count is not None]
     if len(reached) < len(needed):
         print(f"  train_fusion gets there from {len(reached)} of {len(needed)} seeds, so there is no ratio")
-        return []
+        spent = statistics.median(h.rows[-1]["epoch"] for h in histories) * epoch
+        return [Comparison(what, "train_fusion, to its own end", spent, all_of_it, whole, "s", NOT_THERE)]
     seconds = statistics.median(reached)
     counts = ", ".join(f"{count:.0f}" for count in needed if count is not None)
     print(f"  train_fusion is there after {counts} epochs, {seconds:.2f} s: ratio {whole / seconds:,.0f} to the whole")
     print(f"  schedule, {there.steps * step / seconds:,.0f} to the moment when the baseline first was as good")
-    what, ours = f"Training to the same MRR, baseline {name}", ("train_fusion", seconds)
     return [
-        Comparison(what, *ours, side, spent, "s", spent / seconds)
-        for side, spent in ((f"{part:.0%} of its schedule", whole), ("until it first was as good", there.steps * step))
+        Comparison(what, "train_fusion", seconds, side, spent, "s", spent / seconds)
+        for side, spent in ((all_of_it, whole), ("until it first was as good", there.steps * step))
     ]
 
 
