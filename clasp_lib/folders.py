@@ -174,9 +174,18 @@ def _left_behind(folder: Path, pattern: str) -> Iterator[Path]:
         except OSError:  # somebody is at work on it
             pass
         else:
-            yield path
+            if _is(descriptor, path):  # by now another may be at work under this name
+                yield path
         finally:
             os.close(descriptor)
+
+
+def _is(descriptor: int, path: Path) -> bool:
+    """Whether what was opened still has this name."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(path))
+    except FileNotFoundError:
+        return False
 
 
 @contextlib.contextmanager
@@ -193,11 +202,7 @@ def _standing(folder: Path) -> Iterator[bool]:
         try:
             with contextlib.suppress(OSError):  # some network folders have no locks
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
-            try:
-                moved = not os.path.samestat(os.fstat(descriptor), os.stat(folder))
-            except FileNotFoundError:
-                moved = True
-            if not moved:
+            if _is(descriptor, folder):
                 yield True
                 return
         finally:
@@ -222,7 +227,8 @@ def _take_place(new: Path, folder: Path, marker: str) -> None:
                         old.rename(folder)
                     raise
                 done = False  # another process was faster
-            (old / marker).unlink(missing_ok=True)  # first: without it, nobody takes the rest for a whole folder
+            with contextlib.suppress(OSError):  # first: without it, nobody takes the rest for a whole folder
+                (old / marker).unlink()
             shutil.rmtree(old, ignore_errors=True)
         if done:
             return

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from clasp_lib.arrays import number_array
 from clasp_lib.errors import ClaspError
 from clasp_lib.metrics import Interval, bootstrap, checked_vectors, rank_queries
+from clasp_lib.significance.resampling import finite_values
 
 SMALL_GROUP = 50
 """Of fewer sentences a share is known to ±0.14 at best, and the bootstrap's intervals begin to be too narrow."""
@@ -117,9 +117,7 @@ def length_groups(lengths: Sequence[float], parts: int = 4) -> list[str]:
     Raises:
         ClaspError: no lengths, lengths that are not finite, or fewer than two parts.
     """
-    values = number_array("lengths", lengths, "(n,)")
-    if values.ndim != 1 or len(values) == 0 or not np.isfinite(values).all():
-        raise ClaspError(f"lengths: have shape {values.shape}; give finite numbers, shape (n,).")
+    values = finite_values("lengths", lengths)
     if parts < 2:
         raise ClaspError(f"parts={parts}: give at least 2.")
     edges = np.quantile(values, np.arange(1, parts) / parts, method="inverted_cdf")  # lengths that occur

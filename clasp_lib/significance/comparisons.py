@@ -72,9 +72,7 @@ def sign_flip_test(differences: np.ndarray, draws: int = RESAMPLES, seed: int = 
     numbers or fewer all flips are counted, so that p is at least 2 / 2^n; else `draws` are drawn and the one found
     counts as one of them.
     """
-    differences = number_array("differences", differences, "(n,)")
-    if differences.ndim != 1 or len(differences) == 0 or not np.isfinite(differences).all():
-        raise ClaspError(f"differences: have shape {differences.shape}; give finite numbers, shape (n,).")
+    differences = finite_values("differences", differences)
     n = len(differences)
     found = abs(differences.sum()) - 1e-9 * np.abs(differences).sum()  # sums in another order differ by rounding
     if n <= EXACT:

@@ -31,7 +31,7 @@ def chunks(total: int, width: int) -> list[int]:
     return [min(size, total - start) for start in range(0, total, size)]
 
 
-def finite_values(name: str, values: np.ndarray) -> np.ndarray:
+def finite_values(name: str, values: np.ndarray | Sequence[float]) -> np.ndarray:
     """The values as floats, (n,), or an error that names them."""
     values = number_array(name, values, "(n,)")
     if values.ndim != 1 or len(values) == 0 or not np.isfinite(values).all():
